@@ -1,0 +1,13 @@
+"""The Sphinx side of the book: one small extension per concern, all loaded by `book.extensions`."""
+
+from __future__ import annotations
+
+from sphinx.application import Sphinx
+
+PARTS = ("addresses", "maths", "numbering", "exercise", "card", "figures", "path", "status", "layout", "diet")
+
+
+def setup(app: Sphinx) -> dict:
+    for part in PARTS:
+        app.setup_extension(f"book.extensions.{part}")
+    return {"parallel_read_safe": False, "parallel_write_safe": False}

