@@ -29,7 +29,7 @@ def parser():
     add("site", "Execute and build the book into _build/html.", only=True)
     write = add("write", "Serve the book, rebuild what is saved, and reload the open page.", only=True)
     write.add_argument("--port", type=int, default=int(os.environ.get("PORT") or PORT))
-    test = add("test", "Everything that CI runs: generated files, notebooks, nbval, tests, site, browser.")
+    add("test", "Everything that CI runs: generated files, notebooks, nbval, tests, site, browser.")
     run = add("run", "Execute one chapter with its exercises and solutions, and the producers it needs.")
     run.add_argument("name", metavar="PART/SLUG")
     run.add_argument("--force", action="store_true", help="execute even if nothing changed")

@@ -15,7 +15,6 @@ import sys
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import metadata
-from pathlib import Path
 
 from book.notebooks import Book, Notebook
 from groundup import artifacts

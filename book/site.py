@@ -34,26 +34,46 @@ def published(book: Book) -> Path:
 def build(book: Book, only: str | None = None) -> bool:
     """Build, check and publish the site; return False when there was nothing to do."""
     key = site_key(book, only)
-    stamp = book.build / "site.key"
-    if published(book).exists() and stamp.exists() and stamp.read_text() == key:
+    if _is_current(book, key):
         return False
-    selection = book.select(only)
-    execution.fill_cache(book, selection)
     work = book.build / "press"
     shutil.rmtree(work, ignore_errors=True)
-    options = ["--all", "--keep-going"]
-    if only:  # links to chapters that are left out cannot resolve
-        options += [f"--toc={_toc_of(book, {nb.address for nb in selection})}"]
-    else:
-        options += ["-W", "-n"]
-    jupyter_book(book, work, options)
+    strict = [] if only else ["-W", "-n"]  # links to chapters that are left out cannot resolve
+    jupyter_book(book, work, ["--all", "--keep-going", *strict, *_choose(book, only)])
     html = work / "_build" / "html"
-    problems = list(problems_of(html, whole=not only))
-    if problems:
+    if problems := list(problems_of(html, whole=not only)):
         raise BookError(problems)
-    publish(book, html)
-    execution.write_atomically(stamp, key)
+    publish(book, html, key)
     return True
+
+
+def draft(book: Book, only: str | None = None, whole: bool = False) -> bool:
+    """Rebuild incrementally and publish, warnings printed and not fatal: for `make write`."""
+    key = site_key(book, only)
+    if _is_current(book, key, f"draft {key}"):
+        return False
+    work = book.build / "draft"
+    log = jupyter_book(book, work, ["--keep-going", *(["--all"] if whole else []), *_choose(book, only)])
+    html = work / "_build" / "html"
+    for line in [line for line in log.splitlines() if "WARNING" in line] + list(problems_of(html, whole=not only)):
+        print(f"warning: {_relative(book)(line)}", flush=True)
+    copy = book.build / "draft-copy"  # what is published must not change under the server
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(html, copy)
+    publish(book, copy, f"draft {key}")
+    return True
+
+
+def _is_current(book: Book, *keys: str) -> bool:
+    stamp = book.build / "site.key"
+    return published(book).exists() and stamp.exists() and stamp.read_text(encoding="utf-8") in keys
+
+
+def _choose(book: Book, only: str | None) -> list[str]:
+    """Fill the cache for the chosen notebooks; the options that limit the build to them."""
+    selection = book.select(only)
+    execution.fill_cache(book, selection)
+    return [f"--toc={_toc_of(book, {nb.address for nb in selection})}"] if only else []
 
 
 def site_key(book: Book, only: str | None) -> str:
@@ -124,7 +144,7 @@ def _relative(book: Book):
     return lambda line: line.replace(f"{book.root}/", "")
 
 
-def publish(book: Book, html: Path) -> None:
+def publish(book: Book, html: Path, key: str) -> None:
     """Make `html` the site that is served, in one step; keep the one before."""
     sites = book.build / "sites"
     sites.mkdir(parents=True, exist_ok=True)
@@ -135,6 +155,7 @@ def publish(book: Book, html: Path) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(Path("sites") / final.name)
     os.replace(new, link)
+    execution.write_atomically(book.build / "site.key", key)
     for old in sorted(p for p in sites.iterdir() if p.name.isdigit())[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 

@@ -14,6 +14,16 @@ from book import execution, press, site
 from book.errors import BookError
 from book.notebooks import Book
 
+#: without these, Chromium asks its maker's hosts at every start
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 

@@ -121,13 +121,18 @@ class Check:
 
     def _explain(self, error: Exception) -> str:
         what = f"{type(error).__name__}: {error}"
-        for frame in reversed(traceback.extract_tb(error.__traceback__)):
-            if frame.filename == self._body.__code__.co_filename and frame.name == self._body.__name__:
-                return f"The check could not use what your answer returned ({what}). Look at its type and shape."
-            line = linecache.getline(frame.filename, frame.lineno or 0).strip()
-            if "ipykernel" in frame.filename and line:
-                return f"Your code raised {what}, at “{line}”."
-        return f"Your code raised {what}."
+        frames = traceback.extract_tb(error.__traceback__)
+        bodies = [i for i, f in enumerate(frames) if (f.filename, f.name) == self._place]
+        below = frames[bodies[-1] + 1 :] if bodies else frames
+        if not below or (below[0].filename != __file__ and "site-packages" in below[0].filename):
+            return f"The check could not use what your answer returned ({what}). Look at its type and shape."
+        theirs = [f for f in below if f.filename != __file__ and "site-packages" not in f.filename]
+        line = linecache.getline(theirs[-1].filename, theirs[-1].lineno or 0).strip() if theirs else ""
+        return f"Your code raised {what}" + (f", at “{line}”." if line else ".")
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return self._body.__code__.co_filename, self._body.__name__
 
 
 def check(*, first_step: str) -> Callable[[Callable[..., None]], Check]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sphinx.application import Sphinx
 
-PARTS = ("addresses", "maths", "numbering", "exercise", "card", "figures", "path", "status", "layout", "diet")
+PARTS = ("addresses", "maths", "numbering", "exercise", "card", "outputs", "figures", "path", "status", "layout", "diet")
 
 
 def setup(app: Sphinx) -> dict:
+    app.add_config_value("comments_config", {}, "html")  # Jupyter Book always sets it
     for part in PARTS:
         app.setup_extension(f"book.extensions.{part}")
     return {"parallel_read_safe": False, "parallel_write_safe": False}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import logging
 import re
 from html import unescape
 from io import BytesIO
@@ -23,6 +24,7 @@ from book.extensions import maths
 
 STATIC = Path(__file__).parents[1] / "static"
 STYLES = STATIC / "styles"
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every table at INFO
 SEARCH = ("documentation_options.js", "doctools.js", "sphinx_highlight.js", "searchtools.js", "language_data.js")
 
 
@@ -108,6 +110,11 @@ def katex_style(app: Sphinx, pages: list[str]) -> str:
     return re.sub(r"url\(fonts/([\w-]+\.woff2)\)", font, css).replace("font-display:block", "font-display:swap")
 
 
+def plain_code(page: str) -> str:
+    """`page` without the marks that Pygments puts on names, operators and spaces: the book gives them no colour."""
+    return re.sub(r'<span class="(?:n|nn|o|p|si|w)">([^<]*)</span>', r"\1", page)
+
+
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:8]
 
@@ -135,7 +142,7 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
         if (static / name).is_file()
     }
     for file, page in pages.items():
-        _write(file, _stamp(page, stamps))
+        _write(file, _stamp(plain_code(page), stamps))
     _sweep(app, static)
 
 
@@ -172,8 +179,6 @@ def _sweep(app: Sphinx, static: Path) -> None:
     for folder in sorted((path for path in static.rglob("*") if path.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
-    for name in ("objects.inv", ".buildinfo", ".buildinfo.bak"):
-        (app.outdir / name).unlink(missing_ok=True) if name == "objects.inv" else None
 
 
 def setup(app: Sphinx) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +35,9 @@ class Part:
 
 def navigation(app: Sphinx, here: str) -> list[Part]:
     """The parts of the book as seen from page `here`."""
-    uri = app.builder.get_relative_uri
+
+    def uri(here: str, page: str) -> str:
+        return app.builder.get_relative_uri(here, page) or "#"
 
     def title(docname: str) -> str:
         return BELOW.get(docname.split("/")[0]) or app.env.titles[docname].astext()
@@ -57,6 +60,7 @@ def navigation(app: Sphinx, here: str) -> list[Part]:
 
 
 def _context(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    context["metatags"] = re.sub(r'<meta[^>]*name="viewport"[^>]*>', "", context.get("metatags", ""))  # it is there already
     context["book_navigation"] = navigation(app, pagename)
     context["book_description"] = _description(app, pagename)
     context["book_home"] = app.builder.get_relative_uri(pagename, app.config.root_doc)

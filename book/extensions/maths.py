@@ -68,7 +68,7 @@ def visit_display(self, node: nodes.math_block) -> None:
     if "\\\\" in latex and "\\begin{" not in latex:  # what Sphinx itself does with several lines
         latex = f"\\begin{{aligned}}{latex}\\end{{aligned}}"
     self.body.append(self.starttag(node, "div", CLASS="math numbered" if number else "math"))
-    self.body.append(f'<div class="formula" tabindex="0">{html(latex, True, node)}</div>')
+    self.body.append(f'<div class="formula">{html(latex, True, node)}</div>')
     if number:
         self.body.append(f'<span class="eqno">({katex.get_node_equation_number(self, node)})')
         self.add_permalink_ref(node, "Link to this equation")

@@ -1,0 +1,76 @@
+"""The built site in real Chromium, served by the book's own server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from urllib.request import urlopen
+
+import pytest
+from built import ROOT, SITE
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from book.testing import CHROMIUM_FLAGS, chromium
+
+
+@pytest.fixture(scope="session")
+def site() -> str:
+    """The address at which the built site is served."""
+    if not (SITE / "index.html").exists():
+        pytest.fail("the site is not built; run `python -m book site` first")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = f"from pathlib import Path; from book import server; server.serve(Path({str(SITE)!r}), port={port})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(100):
+        try:
+            urlopen(f"{address}/index.html", timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    else:
+        process.kill()
+        pytest.fail("the server did not start")
+    yield address
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Browser:
+    executable = chromium()
+    if executable is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium in CI")
+        pytest.skip("no Chromium: install it, or name it in CHROMIUM")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, site: str):
+    """`open_page(name, **context)`: the loaded page; its `problems` hold console errors and foreign requests."""
+    contexts = []
+
+    def opened(name: str, **options) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.problems = []
+        page.on("console", lambda m: m.type in ("error", "warning") and page.problems.append(f"console: {m.text}"))
+        page.on("pageerror", lambda error: page.problems.append(f"error: {error}"))
+        page.on("request", lambda r: r.url.startswith((site, "data:", "blob:")) or page.problems.append(f"foreign: {r.url}"))
+        page.on("response", lambda r: r.status < 400 or page.problems.append(f"{r.status}: {r.url}"))
+        page.goto(f"{site}/{name}", wait_until="networkidle")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
