@@ -15,12 +15,13 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import nbformat
 from nbclient import NotebookClient
@@ -172,16 +173,19 @@ def run(book: Book, notebook: Notebook, key: str = "", env: dict[str, str] | Non
     result = nbformat.from_dict(json.loads(json.dumps(notebook.raw)))
     env = environment(book, GROUNDUP_KEY=key) if env is None else env
     started = time.perf_counter()
+    said = tempfile.TemporaryFile(mode="w+")  # what the kernel process itself prints: of use only when it dies
     try:
-        memory = asyncio.run(_execute(result, notebook, env))
+        memory = asyncio.run(_execute(result, notebook, env, said))
     except CellExecutionError:
         raise BookError(_cell_error(notebook, result)) from None
     except CellTimeoutError:
         raise BookError(f"{_place(notebook, result)}: ran for more than {CELL_SECONDS} s; make it do less") from None
     except DeadKernelError:
-        raise BookError(
-            f"{_place(notebook, result)}: the kernel died, most likely for want of memory; make the cell hold less"
-        ) from None
+        said.seek(0)
+        last = said.read().strip()[-300:] or "most likely for want of memory; make the cell hold less"
+        raise BookError(f"{_place(notebook, result)}: the kernel died: {last}") from None
+    finally:
+        said.close()
     seconds = time.perf_counter() - started
     checks = outcomes(result)
     problems = [*_output_problems(notebook, result), *_missing_artifacts(book, notebook, key)]
@@ -199,12 +203,12 @@ def run(book: Book, notebook: Notebook, key: str = "", env: dict[str, str] | Non
     }
 
 
-async def _execute(result: nbformat.NotebookNode, notebook: Notebook, env: dict[str, str]) -> int:
+async def _execute(result: nbformat.NotebookNode, notebook: Notebook, env: dict[str, str], said: TextIO) -> int:
     """Run every code cell of `result` in place; return the kernel's peak memory in bytes."""
     client = NotebookClient(result, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False)
     client.reset_execution_trackers()
     folder = str((notebook.root / notebook.file).parent)
-    async with client.async_setup_kernel(env=env, cwd=folder):
+    async with client.async_setup_kernel(env=env, cwd=folder, stderr=said):
         info = await client.async_wait_for_reply(client.kc.kernel_info())
         if info:
             result.metadata["language_info"] = info["content"]["language_info"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from book.errors import BookError, at
-from book.notebooks import HAND_WRITTEN, Book, Cell, Notebook
+from book.notebooks import HAND_WRITTEN, WIDTH, Book, Cell, Notebook
 
 MARK = "# Generated from {file}; edit the chapter.\n"
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -207,7 +207,7 @@ def _source(chapter: Notebook) -> str:
                     local = alias.asname or alias.name.split(".")[0]
                     if local in used and local not in names:
                         imports.setdefault(local, start + alias.name + (f" as {alias.asname}" if alias.asname else ""))
-    summary = textwrap.fill(f"{chapter.title}. {chapter.promise}", 96).replace("\\", "\\\\").replace('"""', "'''")
+    summary = textwrap.fill(f"{chapter.title}. {chapter.promise}", WIDTH - 4).replace("\\", "\\\\").replace('"""', "'''")
     text = "\n\n".join(
         [
             MARK.format(file=chapter.file.as_posix()) + f'"""{summary}\n"""',
@@ -222,7 +222,7 @@ def _source(chapter: Notebook) -> str:
 
 
 def _ruff(command: list[str], text: str, chapter: Notebook) -> str:
-    done = _run_ruff([*command, "--line-length=100", "--target-version=py311"], text, chapter)
+    done = _run_ruff([*command, f"--line-length={WIDTH}", "--target-version=py311"], text, chapter)
     if done.returncode:
         raise BookError(f"{chapter.file}: the exported cells do not make a module: {done.stderr.strip()}")
     return done.stdout

@@ -22,6 +22,7 @@ from book.errors import BookError, at
 
 KINDS = ("chapters", "exercises", "solutions")
 HAND_WRITTEN = ("artifacts", "checks", "datasets", "plotting")
+WIDTH = 88  # characters of a line of code that the page shows without scrolling
 TAGS = {
     "export",
     "hide-cell",
@@ -153,6 +154,12 @@ class Notebook:
                     f"{at(self.file, cell.line, cell.number)}: unknown tag “{tag}”; "
                     f"the tags are {', '.join(sorted(TAGS))}"
                 )
+            for offset, text in enumerate(cell.source.splitlines() if cell.kind == "code" else ()):
+                if len(text) > WIDTH:
+                    yield (
+                        f"{at(self.file, cell.line + offset, cell.number)}: {len(text)} characters of code; "
+                        f"the page shows {WIDTH} without scrolling: break the line"
+                    )
             if self.kind == "chapters" and "solution-only" in cell.tags:
                 yield f"{at(self.file, cell.line, cell.number)}: solution-only belongs in solutions/, not in a chapter"
             if self.kind != "chapters" and "export" in cell.tags:

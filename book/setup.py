@@ -133,7 +133,7 @@ def _disk_full():
     except OSError:
         free = "the free space could not be read"
     return (
-        "the disk is full (%s; .venv takes about 1.5 GB, up to 7 GB with a graphics card, and pip as much again while it works, "
+        "the disk is full (%s; .venv takes about 2 GB, up to 8 GB with a graphics card, and pip as much again while it works, "
         "in TMPDIR). Make room and run the same command again." % free
     )
 

@@ -111,7 +111,8 @@ def _toc_of(book: Book, chosen: set[str]) -> Path:
 
 def jupyter_book(book: Book, output: Path, options: list[str], quiet: bool = False) -> str:
     """Run `jupyter-book build`; return its log, or raise BookError with its warnings."""
-    command = [sys.executable, "-m", "jupyter_book", "build", str(book.root), f"--path-output={output}", *options]
+    program = "from jupyter_book.cli.main import main; main()"  # has no -m entry
+    command = [sys.executable, "-c", program, "build", str(book.root), f"--path-output={output}", *options]
     env = execution.environment(book, PYTHONUNBUFFERED="1", GROUNDUP_BOOK=str(book.root), NO_COLOR="1")
     log: list[str] = []
     book.build.mkdir(exist_ok=True)

