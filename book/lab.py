@@ -29,12 +29,6 @@ OVERRIDES = {
 }
 
 
-def before_saving(model: dict, **_) -> None:
-    """Keep the sources as they are written: cells are called `python`, not `ipython3` as the kernel says."""
-    if model["type"] == "notebook" and "language_info" in model["content"]["metadata"]:
-        model["content"]["metadata"]["language_info"]["pygments_lexer"] = "python"
-
-
 def settings(root: Path) -> Path:
     """Write what JupyterLab is told; return the folder."""
     folder = root / "_build" / "lab"
@@ -82,7 +76,6 @@ def command(root: Path, port: int, browser: bool = True) -> list[str]:
         "Application.log_level": "ERROR",
         "IdentityProvider.token": token(folder),
         "ContentsManager.notebook_metadata_filter": "book",  # a saved chapter keeps its front matter
-        "ContentsManager.pre_save_hook": "book.lab.before_saving",
         "LabApp.default_url": first,
         "LabApp.app_settings_dir": folder / "settings",
         "LabApp.workspaces_dir": folder / "workspaces",  # opens what was open here, not in another project

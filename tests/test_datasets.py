@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+import importlib
 
 import numpy as np
 import pytest
@@ -16,9 +16,9 @@ def package(tmp_path, monkeypatch, write):
     file = write(tmp_path / "some_data/corpus.txt", "hello\n")
     folder = tmp_path / "some_data-1.0.dist-info"
     write(folder / "METADATA", "Metadata-Version: 2.1\nName: some-data\nVersion: 1.0\n")
-    write(folder / "RECORD", "some_data/corpus.txt,sha256=WJG5tSLV3whtD_CxEPvZ0hu0_HFjrzTQgobqs8VhzDc,6\nsome_data/gone.txt,,\n")
+    write(folder / "RECORD", "some_data/corpus.txt,sha256=WJG1tSLV3whtD_CxEPvZ0hu0_HFjrzTQgoai6Eb2vgM,6\nsome_data/gone.txt,,\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    metadata.MetadataPathFinder.invalidate_caches()
+    importlib.invalidate_caches()
     return file
 
 
