@@ -22,7 +22,7 @@ from book.errors import BookError, at
 
 KINDS = ("chapters", "exercises", "solutions")
 HAND_WRITTEN = ("artifacts", "checks", "datasets", "plotting")
-WIDTH = 88  # characters of a line of code that the page shows without scrolling
+WIDTH = 100  # characters of a line of code that the page shows without scrolling
 TAGS = {
     "export",
     "hide-cell",
@@ -35,6 +35,7 @@ TAGS = {
     "remove-output",
     "solution-only",
 }
+FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 REQUIRED = {"description": str, "prerequisites": list, "builds": str, "checked": str}
 OPTIONAL = {"assumes": str, "produces": list, "needs": list}
 
@@ -154,7 +155,8 @@ class Notebook:
                     f"{at(self.file, cell.line, cell.number)}: unknown tag “{tag}”; "
                     f"the tags are {', '.join(sorted(TAGS))}"
                 )
-            for offset, text in enumerate(cell.source.splitlines() if cell.kind == "code" else ()):
+            shown = cell.kind == "code" and not cell.tags & FOLDED
+            for offset, text in enumerate(cell.source.splitlines() if shown else ()):
                 if len(text) > WIDTH:
                     yield (
                         f"{at(self.file, cell.line + offset, cell.number)}: {len(text)} characters of code; "

@@ -423,6 +423,20 @@ def test_port_in_use_and_ctrl_c(root):
         first.kill()
 
 
+def test_answers_do_not_wait_for_acknowledgements(root):
+    """Without TCP_NODELAY each answer on a kept connection takes 40 ms."""
+    import http.client
+
+    with running(root) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        started = time.monotonic()
+        for _ in range(100):
+            connection.request("GET", "/")
+            connection.getresponse().read()
+        assert time.monotonic() - started < 2
+        connection.close()
+
+
 def test_no_site_yet(tmp_path, capsys):
     assert server.serve(tmp_path / "html", port=0) == 1
     error = capsys.readouterr().err

@@ -35,7 +35,26 @@ def minify(svg: str) -> str:
     svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'(\s(?:d|points|x|y|x1|y1|x2|y2|cx|cy|r|width|height|dx|dy)=")([^"]*)"', _round, svg)
     svg = re.sub(r"(translate\()([^)]*)(?=\))", _round, svg)
+    svg = re.sub(r' d="([^"]*)" transform="scale\(0\.015625\)"', _glyph, svg)
     return re.sub(r">\s+<", "><", svg).strip() + "\n"
+
+
+def _glyph(found: re.Match) -> str:
+    """A letter's outline, which makes up half of a figure, in steps of 1/400 em and relative to the point before."""
+    out, here, start = [], (0, 0), (0, 0)
+    for command, numbers in re.findall(r"([MLQCz])([^MLQCz]*)", found[1]):
+        values = [round(float(number) / 16) for number in numbers.split()]
+        points = list(zip(values[::2], values[1::2]))
+        if command == "z":
+            out.append("z")
+            here = start
+            continue
+        moved = [f"{x - here[0]} {y - here[1]}" for x, y in points]
+        out.append(command.lower() + " ".join(moved).replace(" -", "-"))
+        here = points[-1]
+        if command == "M":
+            start = here
+    return f' d="{"".join(out)}" transform="scale(.25)"'
 
 
 def _round(found: re.Match) -> str:
