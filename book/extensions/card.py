@@ -5,6 +5,7 @@ What the chapter says of itself comes from `book:` in its front matter, what was
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
 from functools import cache
@@ -49,14 +50,17 @@ def inline(app: Sphinx, text: str) -> list[nodes.Node]:
     document = new_document(app.env.doc2path(app.env.docname))
     document.settings.__dict__.update(settings)
     MystParser().parse(text, document)
+    for found in list(document.findall(nodes.Text)):
+        if not isinstance(found.parent, (nodes.literal, nodes.math)):  # Sphinx curls quotes before this page event
+            found.parent.replace(found, nodes.Text(re.sub(r"(?<=\w)'", "’", found)))
     return list(document.children[0].children) if document.children else []
 
 
-def link(docname: str, text: str) -> nodes.Node:
-    """A link to the page `docname` that shows `text`."""
+def link(docname: str, text: str = "") -> nodes.Node:
+    """A link to the page `docname` that shows `text`, or else the page's title."""
     shown = nodes.inline("", text)
     return pending_xref(
-        "", shown, refdomain="std", reftype="doc", reftarget=f"/{docname}", refexplicit=True, refwarn=True
+        "", shown, refdomain="std", reftype="doc", reftarget=f"/{docname}", refexplicit=bool(text), refwarn=True
     )
 
 
@@ -88,11 +92,11 @@ def _prerequisites(app: Sphinx, chapter: Notebook) -> list[nodes.Node]:
                 name, address, location=(app.env.docname, 1),
             )  # fmt: skip
             continue
-        title = Notebook(Path(app.srcdir), address).title
-        shown.append(link(address, title) if address in app.env.found_docs else nodes.Text(title))
+        known = address in app.env.found_docs  # not when only a part of the book is built
+        shown.append(link(address) if known else nodes.Text(Notebook(Path(app.srcdir), address).title))
     shown = separated(shown)
     if assumes := chapter.card.get("assumes"):
-        shown += [nodes.Text("; " if shown else ""), *inline(app, assumes)]
+        shown += [nodes.Text(". " if shown else ""), *inline(app, assumes)]
     return shown or [nodes.Text("nothing yet")]
 
 

@@ -82,7 +82,7 @@ def formula_text(page: str) -> str:
 
 def thin(font: bytes, characters: set[str]) -> bytes:
     """The WOFF2 `font` with only the glyphs of `characters`."""
-    options = subset.Options(flavor="woff2", layout_features=["*"], notdef_outline=True, drop_tables=["FFTM"])
+    options = subset.Options(flavor="woff2", layout_features=["*"], notdef_outline=True, hinting=False)
     options.recalc_timestamp = False
     loaded = TTFont(BytesIO(font), recalcTimestamp=False)
     chosen = subset.Subsetter(options)

@@ -40,11 +40,11 @@ class Way(SphinxDirective):
                 continue
             items = nodes.enumerated_list("", classes=["chapters"])
             for page in chapters:
-                chapter = Notebook(Path(self.env.srcdir), page)
+                description = Notebook(Path(self.env.srcdir), page).card.get("description", "")
                 items += nodes.list_item(
                     "",
-                    nodes.paragraph("", "", link(page, chapter.title)),
-                    nodes.paragraph("", chapter.card.get("description", ""), classes=["description"]),
+                    nodes.paragraph("", "", link(page)),
+                    nodes.paragraph("", description, classes=["description"]),
                 )
             head = nodes.rubric("", caption, classes=["part"])
             boxes.append(nodes.container("", head, items, classes=["part-card"]))

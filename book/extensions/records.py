@@ -44,6 +44,6 @@ def size(octets: float) -> str:
 
 
 def day(when: str) -> str:
-    """`31 January 2026`."""
+    """`31 Jan 2026`."""
     moment = datetime.fromisoformat(when)
-    return f"{moment.day} {moment:%B %Y}"
+    return f"{moment.day} {moment:%b %Y}"

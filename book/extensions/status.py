@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -12,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 from book.extensions import records
 from book.extensions.card import link
 from book.extensions.path import children, parts
-from book.notebooks import KINDS, Notebook
+from book.notebooks import KINDS
 
 HEADINGS = ("Notebook", "Run time", "Peak memory", "Cells", "Checks", "Last executed")
 PENDING = "not measured yet"
@@ -46,12 +44,11 @@ class Status(SphinxDirective):
         return [nodes.paragraph("", words), self._table(rows)]
 
     def _row(self, page: str, record: dict | None) -> list[nodes.Node | str]:
-        title = Notebook(Path(self.env.srcdir), page).title
         if record is None:
-            return [link(page, title), PENDING, "", "", "", ""]
+            return [link(page), PENDING, "", "", "", ""]
         checks = ", ".join(f"{count} {status}" for status, count in (record.get("checks") or {}).items() if count)
         return [
-            link(page, title),
+            link(page),
             records.duration(record["seconds"]),
             records.size(record["memory"]),
             str(record.get("cells", "")),

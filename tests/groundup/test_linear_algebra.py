@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.linalg import hilbert
@@ -24,15 +24,12 @@ from groundup.linear_algebra import (
     svd,
 )
 
-settings.register_profile("linear-algebra", deadline=None, derandomize=True, max_examples=60)
-settings.load_profile("linear-algebra")
-
 EPS = np.finfo(float).eps
 entries = st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda x: round(x, 3))
 
 
-def vectors(size=st.integers(0, 9), elements=entries):
-    return size.flatmap(lambda n: arrays(float, n, elements=elements))
+def vectors(low=0, elements=entries):
+    return st.integers(low, 9).flatmap(lambda n: arrays(float, n, elements=elements))
 
 
 def pairs(elements=entries):
@@ -145,7 +142,7 @@ def test_cosine_ignores_length_and_stays_in_range(ab, c, d):
     assert math.isclose(cosine(a, -b), -value, rel_tol=1e-12, abs_tol=1e-15)
 
 
-@given(vectors(st.integers(1, 9)))
+@given(vectors(low=1))
 def test_cosine_with_itself_is_one(a):
     assume(norm(a) > 0)
     assert math.isclose(cosine(a, a), 1, rel_tol=1e-14)
@@ -317,9 +314,9 @@ def test_least_squares_of_several_right_hand_sides(case):
 
 @given(full_rank())
 def test_least_squares_fits_the_projection(case):
-    A, _, rng = case
+    A, kappa, rng = case
     b = rng.standard_normal(len(A))
-    assert np.allclose(A @ least_squares(A, b), project(b, A), rtol=0, atol=1e-12)
+    assert np.allclose(A @ least_squares(A, b), project(b, A), rtol=0, atol=1e-13 + 1e-14 * kappa)
 
 
 def test_least_squares_at_the_edges():
@@ -477,7 +474,7 @@ def test_pca_variances_agree_with_sklearn(X):
     model = pca(X)
     r = len(model.variances)
     reference = PCA(svd_solver="full").fit(X)
-    assert r == np.linalg.matrix_rank(X - X.mean(axis=0))
+    assert r == min(len(X) - 1, X.shape[1])  # m centred rows span at most m - 1 directions
     assert np.allclose(model.variances, reference.explained_variance_[:r], rtol=1e-9)
     assert np.allclose(model.ratios, reference.explained_variance_ratio_[:r], rtol=1e-9)
     assert math.isclose(model.ratios.sum(), 1, rel_tol=1e-9)
@@ -517,10 +514,12 @@ def test_pca_with_k_keeps_the_leading_components_and_error_of_the_rest(X, data):
 
 @given(tables(), st.floats(-1e3, 1e3))
 def test_pca_does_not_see_a_shift(X, shift):
-    assert np.allclose(pca(X + shift).variances, pca(X).variances, rtol=1e-6, atol=1e-8)
+    here, there = pca(X), pca(X + shift)
+    assert np.allclose(there.variances, here.variances, rtol=1e-6, atol=1e-8)
 
 
 def test_pca_at_the_edges():
+    assert pca(np.full((6, 3), 0.1)).variances.shape == (0,)  # its mean is not exactly 0.1
     constant = pca(np.full((4, 3), 7.0))
     assert isinstance(constant, PrincipalComponents)
     assert constant.components.shape == (0, 3) and constant.ratios.shape == (0,)
