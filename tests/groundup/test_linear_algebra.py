@@ -63,6 +63,13 @@ def size_of(A):
     return np.abs(A).max(initial=0.0)
 
 
+def rank_is(r, A):
+    """Whether r is A's numerical rank; both answers pass when a singular value is borderline."""
+    s = np.linalg.svd(A, compute_uv=False)
+    tolerance = max(A.shape) * EPS * size_of(s)
+    return (s > 10 * tolerance).sum() <= r <= (s > tolerance / 10).sum()
+
+
 @st.composite
 def full_rank(draw, low=1, high=8):
     """Tall matrices with a condition number of our choice."""
@@ -218,7 +225,7 @@ def test_qr_rebuilds_the_matrix_with_orthonormal_columns(A):
 
 @given(matrices())
 def test_qr_finds_the_rank(A):
-    assert qr(A)[0].shape[1] == np.linalg.matrix_rank(A)
+    assert rank_is(qr(A)[0].shape[1], A)
 
 
 @given(full_rank())
@@ -391,7 +398,7 @@ def test_svd_values_and_rank_agree_with_numpy(A):
     reference = np.linalg.svd(A, compute_uv=False)
     r = len(s)
     assert U.shape == (len(A), r) and Vt.shape == (r, A.shape[1])
-    assert r == np.linalg.matrix_rank(A)
+    assert rank_is(r, A)
     assert np.abs(s - reference[:r]).max(initial=0) <= 1e-13 * size_of(reference)
     assert (s > 0).all() and (np.diff(s) <= 1e-13 * size_of(s)).all()
 
@@ -408,7 +415,7 @@ def test_svd_rebuilds_the_matrix_from_orthonormal_vectors(A):
 def test_svd_truncated_is_the_best_of_its_rank(A, data):
     k = data.draw(st.integers(0, min(A.shape)))
     U, s, Vt = svd(A, k)
-    assert len(s) == min(k, np.linalg.matrix_rank(A))
+    assert len(s) == k or rank_is(len(s), A)
     scale = size_of(A) or 1.0
     tail = np.linalg.svd(A / scale, compute_uv=False)[k:]
     left_over = np.linalg.norm(((U * s) @ Vt - A) / scale)
