@@ -120,7 +120,9 @@ def _pages(site: Path, address: str) -> dict[str, dict[str, int]]:
             session = context.new_cdp_session(page)
             session.send("Network.enable")
             sizes: list[int] = []
-            session.on("Network.loadingFinished", lambda event, sizes=sizes: sizes.append(int(event["encodedDataLength"])))
+            session.on(
+                "Network.loadingFinished", lambda event, sizes=sizes: sizes.append(int(event["encodedDataLength"]))
+            )
             page.goto(f"{address}/{name}", wait_until="networkidle")
             found[name] = {"bytes": sum(sizes), "requests": len(sizes)}
             context.close()

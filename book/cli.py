@@ -18,8 +18,12 @@ def parser():
     def add(name, text, only=False):
         command = commands.add_parser(name, help=text, description=text)
         if only:
-            command.add_argument("--only", default=os.environ.get("ONLY"), metavar="PART[/SLUG]",
-                                 help="a part or a chapter, with what it needs; default: everything")
+            command.add_argument(
+                "--only",
+                default=os.environ.get("ONLY"),
+                metavar="PART[/SLUG]",
+                help="a part or a chapter, with what it needs; default: everything",
+            )
         return command
 
     add("setup", "Create .venv and install what the book needs; does nothing when it is up to date.")
@@ -125,4 +129,3 @@ def report(changed, nothing):
         print(f"{'wrote' if path.exists() else 'removed'} {path.relative_to(ROOT)}")
     if not changed:
         print(nothing)
-

@@ -121,7 +121,12 @@ def _stub(lines: list[str], indent: str) -> list[str]:
 
 def _relabelled(text: str) -> str:
     """Give labels another name than on the solution page: a label is unique in the book."""
-    patterns = (r"^\s*name: *([\w:.-]+)\s*$", r"^\(([\w:.-]+)\)=", r"^:(?:label|name): *([\w:.-]+)", r"\$\$ *\(([\w:.-]+)\) *$")
+    patterns = (
+        r"^\s*name: *([\w:.-]+)\s*$",
+        r"^\(([\w:.-]+)\)=",
+        r"^:(?:label|name): *([\w:.-]+)",
+        r"\$\$ *\(([\w:.-]+)\) *$",
+    )
     front = text.index("\n---\n", 4)
     head, body = text[:front], text[front:]
     labels = {label for pattern in patterns for label in re.findall(pattern, body, re.M)}
@@ -199,7 +204,9 @@ def rule_problems(solution: Notebook, exported_names: dict[str, set[str]]) -> It
                 if isinstance(node, ast.FunctionDef) and node.name.startswith("check_"):
                     checks.setdefault(node.name, False)
                 if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in library:
-                    if BEGIN in "\n".join(cell.source.splitlines()[node.lineno - cell.line : node.end_lineno - cell.line + 1]):
+                    if BEGIN in "\n".join(
+                        cell.source.splitlines()[node.lineno - cell.line : node.end_lineno - cell.line + 1]
+                    ):
                         yield (
                             f"{at(solution.file, node.lineno)}: asks for {node.name}, which groundup.{library[node.name]} "
                             "already exports; ask for something the reader cannot import"

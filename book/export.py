@@ -42,7 +42,9 @@ def replace_generated(root: Path, wanted: dict[Path, str], gone: list[Path], che
         if old != text:
             changed.append(path)
             name = path.relative_to(root).as_posix()
-            diff = difflib.unified_diff(old.splitlines(), text.splitlines(), f"{name} (now)", f"{name} (wanted)", lineterm="")
+            diff = difflib.unified_diff(
+                old.splitlines(), text.splitlines(), f"{name} (now)", f"{name} (wanted)", lineterm=""
+            )
             problems.append(f"{name} is stale; run: {command}\n" + textwrap.indent("\n".join(diff), "  "))
     problems += [f"{path.relative_to(root)} has no source any more; run: {command}" for path in gone]
     if check and problems:
@@ -81,7 +83,9 @@ def check_imports(book: Book) -> None:
             elif source and source.name == notebook.name and notebook.kind == "chapters":
                 problems.append(f"{place}: a chapter does not import its own module; define {name or 'it'} in a cell")
             elif source and place_of[source.name] > place_of[notebook.name]:
-                problems.append(f"{place}: groundup.{module} comes from a later chapter, {source.file}; move the definition")
+                problems.append(
+                    f"{place}: groundup.{module} comes from a later chapter, {source.file}; move the definition"
+                )
             elif name and name not in names[module]:
                 where = [f"groundup.{other}" for other, has in names.items() if name in has]
                 hint = f"it is in {', '.join(where)}" if where else "tag its cell `export` in an earlier chapter"
@@ -207,7 +211,9 @@ def _source(chapter: Notebook) -> str:
                     local = alias.asname or alias.name.split(".")[0]
                     if local in used and local not in names:
                         imports.setdefault(local, start + alias.name + (f" as {alias.asname}" if alias.asname else ""))
-    summary = textwrap.fill(f"{chapter.title}. {chapter.promise}", WIDTH - 4).replace("\\", "\\\\").replace('"""', "'''")
+    summary = (
+        textwrap.fill(f"{chapter.title}. {chapter.promise}", WIDTH - 4).replace("\\", "\\\\").replace('"""', "'''")
+    )
     text = "\n\n".join(
         [
             MARK.format(file=chapter.file.as_posix()) + f'"""{summary}\n"""',
@@ -217,7 +223,7 @@ def _source(chapter: Notebook) -> str:
             "\n\n\n".join(body for body in bodies if body),
         ]
     )
-    sort = ["check", "--select=I", "--fix-only", "-q", "--config=lint.isort.known-first-party=['groundup']"]
+    sort = ["check", "--select=I,UP037", "--fix-only", "-q", "--config=lint.isort.known-first-party=['groundup']"]
     return _ruff(["format", "-q"], _ruff(sort, text + "\n", chapter), chapter)
 
 

@@ -23,7 +23,11 @@ OVERRIDES = {
         "defaultViewers": {"markdown": "Jupytext Notebook", "myst": "Jupytext Notebook"},
     },
     # Asks nobody on the network for news or newer versions.
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+        "doNotDisturbMode": True,
+    },
     "@jupyterlab/filebrowser-extension:browser": {"filterDirectories": True, "navigateToCurrentDirectory": True},
     "@jupyterlab/notebook-extension:tracker": {"codeCellConfig": {"lineNumbers": False}},
 }

@@ -189,14 +189,18 @@ def read(text: str, file: Path | str) -> nbformat.NotebookNode:
     try:
         front = re.match(r"---\n(.*?)\n---\n", text, re.S)
         if front is None:
-            raise BookError(f"{at(file, 1)}: no front matter between --- lines; copy the first lines of another notebook")
+            raise BookError(
+                f"{at(file, 1)}: no front matter between --- lines; copy the first lines of another notebook"
+            )
         if not isinstance(yaml.safe_load(front[1]), dict):
             raise BookError(f"{at(file, 1)}: the front matter is not a mapping of keys to values")
         return read_myst_markdown_notebook(text, add_source_map=True, path=file)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 2 if mark else 1
-        raise BookError(f"{at(file, line)}: broken front matter: {getattr(error, 'problem', error)}; mend the YAML") from None
+        raise BookError(
+            f"{at(file, line)}: broken front matter: {getattr(error, 'problem', error)}; mend the YAML"
+        ) from None
     except MystMetadataParsingError as error:
         found = re.search(r"line (\d+)", str(error))
         raise BookError(f"{at(file, int(found[1]) if found else 1)}: {error}; mend the cell's options") from None
@@ -228,7 +232,9 @@ class Book:
             raise BookError(f"{self.root}: no _toc.yml here; run from the root of the book") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            raise BookError(f"{at('_toc.yml', mark.line + 1 if mark else 1)}: {getattr(error, 'problem', error)}") from None
+            raise BookError(
+                f"{at('_toc.yml', mark.line + 1 if mark else 1)}: {getattr(error, 'problem', error)}"
+            ) from None
         files: list[str] = []
 
         def walk(node: Any) -> None:

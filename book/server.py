@@ -59,7 +59,21 @@ TYPES = {
     ".woff2": "font/woff2",
     ".xml": "application/xml",
 }
-COMPRESSED_ALREADY = {".woff", ".woff2", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".gz", ".br", ".zip", ".pdf", ".inv"}
+COMPRESSED_ALREADY = {
+    ".woff",
+    ".woff2",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".gif",
+    ".webp",
+    ".avif",
+    ".gz",
+    ".br",
+    ".zip",
+    ".pdf",
+    ".inv",
+}
 
 SAFE = {
     "x-content-type-options": "nosniff",
@@ -189,7 +203,11 @@ def _files(folder: Path) -> Iterable[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(where, name)
-            if not name.startswith(".") and path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(inside)):
+            if (
+                not name.startswith(".")
+                and path.is_file()
+                and (not path.is_symlink() or path.resolve().is_relative_to(inside))
+            ):
                 yield path
 
 
@@ -367,7 +385,9 @@ class Site:
                 await asyncio.sleep(0.1)
                 quiet += 0.1
 
-        return StreamingResponse(events(), headers={**SAFE, "cache-control": "no-store"}, media_type="text/event-stream")
+        return StreamingResponse(
+            events(), headers={**SAFE, "cache-control": "no-store"}, media_type="text/event-stream"
+        )
 
 
 def _answer(request: Request, name: str, asset: Asset, status: int = 200) -> Response:
@@ -451,7 +471,9 @@ def make_app(
         watcher.cancel()
 
     own = [Route("/-/reload.js", site.reload_script), Route("/-/reload", site.reload_events)] if reload else []
-    app = Starlette(routes=[*routes, *own, Route("/{path:path}", site.page, methods=["GET", "HEAD"])], lifespan=lifespan)
+    app = Starlette(
+        routes=[*routes, *own, Route("/{path:path}", site.page, methods=["GET", "HEAD"])], lifespan=lifespan
+    )
     app.add_middleware(KnownHosts, hosts=tuple(hosts))
     app.state.site = site
     return app

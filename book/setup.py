@@ -77,7 +77,9 @@ _OFFLINE = re.compile(
 )
 _FULL = re.compile(r"No space left on device|\[Errno 28\]|\bENOSPC\b|\[Errno 122\]|Disk quota exceeded")
 _ALTERED = re.compile(r"DO NOT MATCH THE HASHES|\bEINTEGRITY\b")
-_MISSING = re.compile(r"No matching distribution found for ([^\s;]+)|npm (?:error|ERR!) (?:404|notarget).*?'?([\w@/.-]+@[\w.^~-]+)")
+_MISSING = re.compile(
+    r"No matching distribution found for ([^\s;]+)|npm (?:error|ERR!) (?:404|notarget).*?'?([\w@/.-]+@[\w.^~-]+)"
+)
 
 
 def explain(output, step):
@@ -89,7 +91,8 @@ def explain(output, step):
     if _TLS.search(output):
         return (
             "%s: the certificate of the package index is not trusted (a company's proxy?). "
-            "Name its certificate file in PIP_CERT (for npm: NODE_EXTRA_CA_CERTS) and run the same command again." % step
+            "Name its certificate file in PIP_CERT (for npm: NODE_EXTRA_CA_CERTS) and run the same command again."
+            % step
         )
     if _OFFLINE.search(output):
         return (
@@ -220,7 +223,10 @@ def _answer(command):
     """What a small command prints, or an empty string if it fails."""
     try:
         return subprocess.check_output(
-            [str(part) for part in command], stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, universal_newlines=True
+            [str(part) for part in command],
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            universal_newlines=True,
         ).strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
@@ -283,7 +289,9 @@ def make_venv(root):
 def has_nvidia():
     """True if a graphics card that torch could use is at work here."""
     return bool(
-        os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/usr/lib/wsl/lib/nvidia-smi") or shutil.which("nvidia-smi")
+        os.path.exists("/proc/driver/nvidia/version")
+        or os.path.exists("/usr/lib/wsl/lib/nvidia-smi")
+        or shutil.which("nvidia-smi")
     )
 
 
@@ -291,7 +299,9 @@ def pinned(root, name):
     """`torch==2.13.0`, as requirements.txt has it."""
     found = re.search(r"^(%s==\S+)" % re.escape(name), (root / "requirements.txt").read_text(encoding="utf-8"), re.M)
     if not found:
-        raise SetupError("requirements.txt pins no version of %s: restore the file (`git checkout requirements.txt`)." % name)
+        raise SetupError(
+            "requirements.txt pins no version of %s: restore the file (`git checkout requirements.txt`)." % name
+        )
     return found.group(1)
 
 
@@ -303,11 +313,18 @@ def install_torch(root, cpu_index=CPU_INDEX):
     """
     torch = pinned(root, "torch")
     pip = [venv_python(root), "-m", "pip", "install", "--no-deps", torch]
-    if _answer([venv_python(root), "-c", "from importlib.metadata import version as v; print(v('torch').split('+')[0])"]) == torch[7:]:
+    if (
+        _answer(
+            [venv_python(root), "-c", "from importlib.metadata import version as v; print(v('torch').split('+')[0])"]
+        )
+        == torch[7:]
+    ):
         return
     if sys.platform.startswith("linux") and not has_nvidia():
         say("Installing PyTorch, the build without CUDA (about 200 MB)")
-        ok, output = run(pip + ["--extra-index-url", cpu_index, "--retries", "0", "--timeout", "10"], "torch", silence=SILENCE)
+        ok, output = run(
+            pip + ["--extra-index-url", cpu_index, "--retries", "0", "--timeout", "10"], "torch", silence=SILENCE
+        )
         if ok:
             return
         if _FULL.search(output):
@@ -344,7 +361,9 @@ def find_node(root=ROOT):
     node = Path(where or ".") / "bin" / "node"
     npm = Path(where or ".") / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     if not (where and node.exists() and npm.exists()):
-        raise SetupError("node 20 or newer is missing, and .venv has none: run `make clean` and the same command again.")
+        raise SetupError(
+            "node 20 or newer is missing, and .venv has none: run `make clean` and the same command again."
+        )
     return [str(node)], [str(node), str(npm)]
 
 

@@ -164,8 +164,25 @@ def publish(book: Book, html: Path, key: str) -> None:
 class _Page(HTMLParser):
     """What the checks need of one page."""
 
-    LOADS = {"script": "src", "img": "src", "source": "src", "iframe": "src", "video": "src", "audio": "src", "object": "data"}
-    LINK_LOADS = {"stylesheet", "icon", "preload", "modulepreload", "manifest", "prefetch", "preconnect", "dns-prefetch"}
+    LOADS = {
+        "script": "src",
+        "img": "src",
+        "source": "src",
+        "iframe": "src",
+        "video": "src",
+        "audio": "src",
+        "object": "data",
+    }
+    LINK_LOADS = {
+        "stylesheet",
+        "icon",
+        "preload",
+        "modulepreload",
+        "manifest",
+        "prefetch",
+        "preconnect",
+        "dns-prefetch",
+    }
 
     def __init__(self, text: str):
         super().__init__()
@@ -201,7 +218,9 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._quiet and (found := re.search(r"\{[a-z:-]+\}`|\$\$|^:::?\{|\\begin\{", data)):
-            self.problems.append(f"markup was left unrendered: “{data[max(0, found.start() - 30) : found.end() + 30].strip()}”")
+            self.problems.append(
+                f"markup was left unrendered: “{data[max(0, found.start() - 30) : found.end() + 30].strip()}”"
+            )
 
 
 def problems_of(html: Path, whole: bool = True) -> Iterator[str]:
@@ -235,7 +254,9 @@ def problems_of(html: Path, whole: bool = True) -> Iterator[str]:
             elif parts.fragment and path in pages and unquote(parts.fragment) not in pages[path].ids:
                 yield f"{name}: links to {target}, but that page has no such anchor"
     for style in html.rglob("*.css"):
-        for target in re.findall(r"(?:@import\s+|url\()\s*['\"]?((?:https?:)?//[^'\")\s]+)", style.read_text(encoding="utf-8")):
+        for target in re.findall(
+            r"(?:@import\s+|url\()\s*['\"]?((?:https?:)?//[^'\")\s]+)", style.read_text(encoding="utf-8")
+        ):
             yield f"{style.relative_to(html)}: loads {target} from elsewhere; ship it with the site"
 
 

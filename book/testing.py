@@ -47,7 +47,10 @@ def test(book: Book) -> int:
     step("Execute the notebooks", lambda: execution.execute(book, book.notebooks))
     step("Execute them again in fresh kernels and compare (nbval)", lambda: nbval(book))
     step("Build the site, strictly", lambda: site.build(book))
-    step("Tests of the library and the press", lambda: _pytest(book, "tests", "--ignore=tests/browser", "-n2", "--dist=worksteal"))
+    step(
+        "Tests of the library and the press",
+        lambda: _pytest(book, "tests", "--ignore=tests/browser", "-n2", "--dist=worksteal"),
+    )
     if chromium():
         step("Tests in the browser", lambda: _pytest(book, "tests/browser", "-n2", "--dist=loadfile"))
     elif os.environ.get("CI"):

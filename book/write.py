@@ -45,7 +45,9 @@ def rebuild(root: Path, only: str | None, changed: set[Path] = frozenset()) -> b
         selection = book.select(only)
         press.prepare(book)
         ran = execution.execute(book, selection)
-        whole = any(p.parts[0] == "book" and p.suffix != ".md" or p.name in ("_config.yml", "_toc.yml") for p in changed)
+        whole = any(
+            p.parts[0] == "book" and p.suffix != ".md" or p.name in ("_config.yml", "_toc.yml") for p in changed
+        )
         built = site.draft(book, only, whole)
     except BookError as error:
         for problem in error.problems:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-
 REINSTALL = "pip install --force-reinstall --no-deps --require-hashes -r requirements-data.txt"
 
 

@@ -130,9 +130,13 @@ def write():
 def small(tmp_path, write) -> Book:
     """A book of one chapter, `one/adding`, with its generated files not yet written."""
     root = tmp_path / "book"
-    shutil.copytree(ROOT / "groundup", root / "groundup", ignore=lambda _, names: [
-        n for n in names if n.removesuffix(".py") not in ("__init__", "artifacts", "checks", "datasets", "plotting")
-    ])
+    shutil.copytree(
+        ROOT / "groundup",
+        root / "groundup",
+        ignore=lambda _, names: [
+            n for n in names if n.removesuffix(".py") not in ("__init__", "artifacts", "checks", "datasets", "plotting")
+        ],
+    )
     write(root / "chapters/one/adding.md", CHAPTER)
     write(root / "solutions/one/adding.md", SOLUTIONS)
     write(

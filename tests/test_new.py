@@ -23,7 +23,9 @@ def test_a_new_chapter_passes(small, name):
         assert book.notebook(f"chapters/{name}").card["prerequisites"] == ["one/adding"]
 
 
-@pytest.mark.parametrize(("name", "words"), [("attention", "is not part/slug"), ("One/x", "is not part/slug"), ("two/adding", "already")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("attention", "is not part/slug"), ("One/x", "is not part/slug"), ("two/adding", "already")]
+)
 def test_a_bad_name_is_refused(small, name, words):
     with pytest.raises(BookError, match=words):
         new.new(small, name)

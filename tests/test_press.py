@@ -54,7 +54,12 @@ def test_export_check_shows_a_diff_and_writes_nothing(small, edit):
     export.export(small)
     export.export(small, check=True)
     book = edit("chapters/one/adding.md", "return a + b", "return b + a")
-    fails(lambda: export.export(book, check=True), "groundup/adding.py is stale", "+    return b + a", "python -m book export")
+    fails(
+        lambda: export.export(book, check=True),
+        "groundup/adding.py is stale",
+        "+    return b + a",
+        "python -m book export",
+    )
     assert "return a + b" in (small.root / "groundup/adding.py").read_text()
     (small.root / "groundup/gone.py").write_text("")
     fails(lambda: export.export(small, check=True), "groundup/gone.py has no source any more")
@@ -78,7 +83,9 @@ def test_export_rules(edit, old, new, words):
 
 def test_export_refuses_a_patched_class(edit):
     book = edit("chapters/one/adding.md", "def add(", "class Sum:\n    pass\n\n\ndef add(")
-    (book.root / book.chapters[0].file).write_text(book.chapters[0].text + "\n```{code-cell} python\nSum.add = add\n```\n")
+    (book.root / book.chapters[0].file).write_text(
+        book.chapters[0].text + "\n```{code-cell} python\nSum.add = add\n```\n"
+    )
     fails(lambda: export.export(Book(book.root)), "the class Sum is patched here")
 
 
@@ -97,13 +104,21 @@ def test_exercise_keeps_the_reader_text_and_drops_solutions(small):
 
 
 def test_top_level_answers_become_ellipses(edit):
-    book = edit("solutions/one/adding.md", "def add_three(a", "### BEGIN SOLUTION\nx, y = 1, 2\n### END SOLUTION\ndef add_three(a")
+    book = edit(
+        "solutions/one/adding.md",
+        "def add_three(a",
+        "### BEGIN SOLUTION\nx, y = 1, 2\n### END SOLUTION\ndef add_three(a",
+    )
     text = exercises.exercise_text(book.of("solutions")[0])
     assert "x = ...  # your answer here\ny = ...  # your answer here\n" in text
 
 
 def test_labels_differ_from_those_of_the_solution_page(edit):
-    book = edit("solutions/one/adding.md", "Add three numbers.", "$$ a $$ (eq-a)\n\n$$\nb\n$$ (eq-b)\n\nSee {eq}`eq-a`, not eq-ab.")
+    book = edit(
+        "solutions/one/adding.md",
+        "Add three numbers.",
+        "$$ a $$ (eq-a)\n\n$$\nb\n$$ (eq-b)\n\nSee {eq}`eq-a`, not eq-ab.",
+    )
     text = exercises.exercise_text(book.of("solutions")[0])
     assert "$$ a $$ (eq-a-exercise)\n\n$$\nb\n$$ (eq-b-exercise)\n\nSee {eq}`eq-a-exercise`, not eq-ab." in text
 
@@ -112,7 +127,7 @@ def test_labels_differ_from_those_of_the_solution_page(edit):
     ("old", "new", "words"),
     [
         ("check_add_three(add_three)\n```\n\n+++", "pass\n```\n\n+++", ["never called"]),
-        ("@check(first_step=\"add two of them\")\ndef check_add_three", "def examine", ["“Add three”", "no check"]),
+        ('@check(first_step="add two of them")\ndef check_add_three', "def examine", ["“Add three”", "no check"]),
         ("accepts(check_add_three, lambda *numbers: sum(numbers))", "", ["no other right answer for check_add_three"]),
         ('match="not the sum"', 'match="third number"', ["is also used on line"]),
         ("def add_three", "def add", ["groundup.adding already exports"]),
@@ -140,12 +155,32 @@ def test_exercises_check_shows_a_diff(small, edit):
         ("chapters/one/adding.md", "prerequisites: []", "prerequisites: [", ["adding.md:", "broken front matter"]),
         ("chapters/one/adding.md", "prerequisites: []", "prerequisites: [two/none]", ["“two/none” is no chapter"]),
         ("chapters/one/adding.md", "prerequisites: []", "prerequisites: [one/adding]", ["comes later"]),
-        ("chapters/one/adding.md", "  checked:", "  cheked:", ["`book: cheked` is unknown", "`book: checked` is missing"]),
+        (
+            "chapters/one/adding.md",
+            "  checked:",
+            "  cheked:",
+            ["`book: cheked` is unknown", "`book: checked` is missing"],
+        ),
         ("chapters/one/adding.md", "[export]", "[exprot]", ["adding.md:", ": cell 3", "unknown tag “exprot”"]),
-        ("chapters/one/adding.md", "  checked:", "  needs: [weights]\n  checked:", ["“weights”, which no earlier chapter"]),
+        (
+            "chapters/one/adding.md",
+            "  checked:",
+            "  needs: [weights]\n  checked:",
+            ["“weights”, which no earlier chapter"],
+        ),
         ("chapters/one/adding.md", "name: python3}", "name: julia}", ["must name kernelspec python3"]),
-        ("_toc.yml", "one/adding\n        sections", "one/other\n        sections", ["has no file chapters/one/other.md", "chapters/one/adding.md: not in _toc.yml"]),
-        ("_toc.yml", "              - file: solutions/one/adding\n".replace("              ", "          "), "", ["has no solutions/one/adding"]),
+        (
+            "_toc.yml",
+            "one/adding\n        sections",
+            "one/other\n        sections",
+            ["has no file chapters/one/other.md", "chapters/one/adding.md: not in _toc.yml"],
+        ),
+        (
+            "_toc.yml",
+            "              - file: solutions/one/adding\n".replace("              ", "          "),
+            "",
+            ["has no solutions/one/adding"],
+        ),
     ],
 )
 def test_bad_input_is_named(edit, name, old, new, words):
@@ -232,7 +267,11 @@ def test_a_solution_that_fails_its_check_is_refused(edit):
 
 
 def test_a_check_that_passes_on_the_stub_is_refused(edit):
-    book = edit("solutions/one/adding.md", "    ensure(call(add_three, 1, 2, 4) != 3", "    return\n    ensure(call(add_three, 1, 2, 4) != 3")
+    book = edit(
+        "solutions/one/adding.md",
+        "    ensure(call(add_three, 1, 2, 4) != 3",
+        "    return\n    ensure(call(add_three, 1, 2, 4) != 3",
+    )
     book = edit("solutions/one/adding.md", "rejects(", "0 and rejects(")
     fails(lambda: run(book), "exercises/one/adding.md", "add three: passed", "on the stub")
 
@@ -244,8 +283,12 @@ def test_a_check_that_passes_on_the_stub_is_refused(edit):
 def second(small, write, edit):
     """The small book with a second chapter that uses the first."""
     chapter = (small.root / "chapters/one/adding.md").read_text()
-    two = chapter.replace("# Adding", "# Doubling").replace("import numpy as np", "from groundup.adding import add\nimport numpy as np")
-    two = two.replace("def add(a: np.ndarray, b: np.ndarray)", "def double(a: np.ndarray)").replace("return a + b", "return add(a, a)")
+    two = chapter.replace("# Adding", "# Doubling").replace(
+        "import numpy as np", "from groundup.adding import add\nimport numpy as np"
+    )
+    two = two.replace("def add(a: np.ndarray, b: np.ndarray)", "def double(a: np.ndarray)").replace(
+        "return a + b", "return add(a, a)"
+    )
     two = two.replace("print(add(np.ones(2), np.ones(2)))", "print(double(np.ones(2)))")
     write(small.root / "chapters/one/doubling.md", two)
     solutions = (small.root / "solutions/one/adding.md").read_text().replace("Solutions: Adding", "Solutions: Doubling")
@@ -267,7 +310,9 @@ def test_the_key_follows_what_is_imported_and_nothing_else(second, edit):
 
     assert after("Add two arrays of the same shape.", "Add arrays.") == key, "a docstring is prose"
     assert after("    return a + b", "    # by broadcasting\n    return a + b") == key, "a comment is prose"
-    assert after("def add(", "def unrelated():\n    return 1\n\n\ndef add(") == key, "another definition does not matter"
+    assert after("def add(", "def unrelated():\n    return 1\n\n\ndef add(") == key, (
+        "another definition does not matter"
+    )
     assert after("    return a + b", "    return b + a") != key
 
 
@@ -286,10 +331,18 @@ def test_the_key_follows_the_pins_of_data(small, edit, write):
 @pytest.fixture
 def producing(second, edit):
     """`adding` produces an artifact that `doubling` needs."""
-    book = edit("chapters/one/adding.md", "  checked:", "  produces: [sums]\n  checked:")
-    book = edit("chapters/one/adding.md", "print(add(", "from groundup import artifacts\nartifacts.save('sums', {'s': add(np.ones(2), np.ones(2))})\nprint(add(")
+    edit("chapters/one/adding.md", "  checked:", "  produces: [sums]\n  checked:")
+    edit(
+        "chapters/one/adding.md",
+        "print(add(",
+        "from groundup import artifacts\nartifacts.save('sums', {'s': add(np.ones(2), np.ones(2))})\nprint(add(",
+    )
     edit("chapters/one/doubling.md", "  checked:", "  needs: [sums]\n  checked:")
-    return edit("chapters/one/doubling.md", "print(double(", "from groundup import artifacts\nprint(artifacts.load('sums'))\nprint(double(")
+    return edit(
+        "chapters/one/doubling.md",
+        "print(double(",
+        "from groundup import artifacts\nprint(artifacts.load('sums'))\nprint(double(",
+    )
 
 
 def test_producers_run_first_even_when_only_the_consumer_is_asked_for(producing):

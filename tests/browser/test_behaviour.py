@@ -42,9 +42,15 @@ def test_figures_follow_the_theme_and_only_one_is_fetched(open_page):
         figure = page.locator("article figure img:visible").first
         figure.scroll_into_view_if_needed()
         page.wait_for_load_state("networkidle")
-        shown = page.locator("article figure img").evaluate_all("all => all.filter(i => i.checkVisibility()).map(i => i.currentSrc)")
-        fetched = page.evaluate("performance.getEntriesByType('resource').map(e => e.name).filter(n => n.endsWith('.svg'))")
-        hidden = page.locator("article figure img").evaluate_all("all => all.filter(i => !i.checkVisibility()).map(i => i.src)")
+        shown = page.locator("article figure img").evaluate_all(
+            "all => all.filter(i => i.checkVisibility()).map(i => i.currentSrc)"
+        )
+        fetched = page.evaluate(
+            "performance.getEntriesByType('resource').map(e => e.name).filter(n => n.endsWith('.svg'))"
+        )
+        hidden = page.locator("article figure img").evaluate_all(
+            "all => all.filter(i => !i.checkVisibility()).map(i => i.src)"
+        )
         assert shown and not set(hidden) & set(fetched)
 
 

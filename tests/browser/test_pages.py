@@ -12,7 +12,9 @@ AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 
 def theme(page, name: str) -> None:
     """Show the page in a theme, its colour transitions finished."""
-    page.evaluate(f"document.documentElement.dataset.theme = '{name}'; document.documentElement.dataset.mode = '{name}'")
+    page.evaluate(
+        f"document.documentElement.dataset.theme = '{name}'; document.documentElement.dataset.mode = '{name}'"
+    )
     page.add_style_tag(content="* { transition: none !important; animation: none !important }")
 
 
@@ -32,7 +34,7 @@ def violations(page) -> list[str]:
 def test_page(open_page, name):
     page = open_page(name, bypass_csp=True)  # so that axe can be put in; test_policy reads the page without
     html = (SITE / name).read_text(encoding="utf-8")
-    if "http-equiv=\"refresh\"" in html.lower():
+    if 'http-equiv="refresh"' in html.lower():
         pytest.skip("a redirect")
     assert page.locator("h1").count() == 1
     for name in ("light", "dark"):
