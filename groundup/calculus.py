@@ -39,20 +39,22 @@ def derivative(f: Callable, x: float, h: float | None = None) -> float | np.ndar
     x : where, finite
     h : step, > 0; by default eps^(1/3) · max(1, |x|)
 
-    Raises ValueError if x, h or f(x ± h) is not finite, or if h is not positive or lost in rounding.
+    Raises ValueError if x, h or f(x ± h) is not finite, or if x + h or x - h is not a
+    different number from x.
     """
-    h = STEP * max(1.0, abs(x)) if h is None else h
-    if not (math.isfinite(x) and math.isfinite(h) and x + h > x > x - h):
-        raise ValueError(f"x = {x} and h = {h}: both finite, h > 0 and large enough to change x")
-    right, left = x + h, x - h
-    slope = (f(right) - f(left)) / (
-        right - left
-    )  # right - left is exactly what was stored, 2h is not
-    if not np.isfinite(slope).all():
+    x = float(x)
+    h = STEP * max(1.0, abs(x)) if h is None else float(h)
+    left, right = x - h, x + h
+    if not -math.inf < left < x < right < math.inf:
         raise ValueError(
-            f"f is not finite at {left} and {right}, the points used for its derivative at {x}"
+            f"x = {x} and h = {h}: both must be finite, and h > 0 large enough to change x"
         )
-    return slope
+    below, above = np.asarray(f(left), dtype=float), np.asarray(f(right), dtype=float)
+    if not (np.isfinite(below).all() and np.isfinite(above).all()):
+        raise ValueError(
+            f"f is not finite at {left} or {right}, the points used for its derivative at {x}"
+        )
+    return (above - below) / (right - left)  # right - left is what was stored; 2h may not be
 
 
 def jacobian(
@@ -66,11 +68,14 @@ def jacobian(
     x : (n,) with n ≥ 1
     h : step, as in `derivative`
 
-    Returns (m, n). Raises ValueError for another shape of x or f(x), and as `derivative` does.
+    Returns (m, n). Raises ValueError for another shape of x or f(x), and where
+    `derivative` does.
     """
     x = np.array(x, dtype=float)
     if x.ndim != 1 or x.size == 0:
         raise ValueError(f"x must be a vector with at least one entry, not of shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError("x contains inf or nan")
 
     def along(i: int, value: float) -> np.ndarray:
         moved = x.copy()
@@ -88,8 +93,9 @@ def jacobian(
 def gradient(f: Callable[[np.ndarray], float], x: np.ndarray, h: float | None = None) -> np.ndarray:
     """Gradient of `f` at `x` by central differences, two calls of `f` per entry of `x`.
 
-    `f` maps an array of the shape of `x` (any shape, not empty) to one number. Returns an array of
-    the shape of `x`. Raises ValueError if f(x) is not one number, and as `jacobian` does.
+    `f` maps an array of the shape of `x` (any shape, not empty) to one number. Returns
+    an array of the shape of `x`. Raises ValueError if f(x) is not one number, and where
+    `jacobian` does.
     """
     x = np.asarray(x, dtype=float)
 
@@ -109,7 +115,10 @@ RULES = {
     "-": lambda a, b: (a - b, (1.0, -1.0)),
     "*": lambda a, b: (a * b, (b, a)),
     "/": lambda a, b: (a / b, (1.0 / b, -a / b / b)),
-    "**": lambda a, p: (a**p, (p * a ** (p - 1) if p else 0.0,)),  # p is constant: no slope for it
+    "**": lambda a, p: (
+        a**p,
+        (p * a ** (p - 1) if p else 0.0,),
+    ),  # p is constant: no slope for it
     "neg": lambda a: (-a, (-1.0,)),
     "exp": lambda a: (math.exp(a), (math.exp(a),)),
     "log": lambda a: (math.log(a), (1.0 / a,)),
@@ -121,12 +130,17 @@ RULES = {
 def evaluate(op: str, *numbers: float) -> tuple[float, tuple[float, ...]]:
     """Value of operation `op` at `numbers`, and its slope with respect to each of them.
 
-    Raises ValueError if the value or a slope is not a finite real number: log(-1), 1/0, exp(1000), 0**0.5.
+    Raises ValueError if the value or a slope is not a finite real number: log(-1), 1/0,
+    exp(1000), 0**0.5.
     """
     try:
         value, slopes = RULES[op](*map(float, numbers))
         finite = all(math.isfinite(number) for number in (value, *slopes))
-    except (ArithmeticError, TypeError, ValueError):  # TypeError: (-8) ** (1/3) is complex
+    except (
+        ArithmeticError,
+        TypeError,
+        ValueError,
+    ):  # TypeError: (-8) ** (1/3) is complex
         finite = False
     if not finite:
         raise ValueError(f"{op} at {', '.join(map(str, numbers))} has no finite value and slope")
@@ -134,10 +148,10 @@ def evaluate(op: str, *numbers: float) -> tuple[float, tuple[float, ...]]:
 
 
 class Arithmetic:
-    """Operators and functions that all go through `apply(op, *operands)`, which a subclass defines.
+    """Operators and functions that all go through `apply(op, *operands)` of a subclass.
 
-    + - * / take another such number or a float on either side. The exponent of ** is a plain
-    number; for a variable one write (p * x.log()).exp(), which needs x > 0.
+    + - * / take another such number or a float on either side. The exponent of ** is a
+    plain number; for a variable one write (p * x.log()).exp(), which needs x > 0.
     """
 
     __slots__ = ()
@@ -193,23 +207,23 @@ class Value(Arithmetic):
     Attributes
     ----------
     data : the number
-    grad : derivative of a later result with respect to this number, added to by `backward`
+    grad : derivative of a later result with respect to this; `backward` adds to it
     op : the operation that made it, "" for an input
-    parents : tuple of (Value, slope), one pair per operand: the edges of the computation graph
+    parents : tuple of (Value, slope), one pair per operand: the edges of the graph
 
     Raises ValueError where the result or a slope is not a finite real number.
     """
 
     __slots__ = ("data", "grad", "op", "parents")
 
-    def __init__(self, data: float, op: str = "", parents: tuple[tuple["Value", float], ...] = ()):
+    def __init__(self, data: float, op: str = "", parents: tuple[tuple[Value, float], ...] = ()):
         if not math.isfinite(data):
             raise ValueError(f"a Value must be finite, not {data}")
         self.data, self.grad, self.op, self.parents = float(data), 0.0, op, parents
 
     @classmethod
-    def apply(cls, op: str, *operands: "Value | float") -> "Value":
-        """Compute `op` and record an edge with its slope to each operand that has one."""
+    def apply(cls, op: str, *operands: Value | float) -> Value:
+        """Compute `op`; record an edge to each operand that has a slope."""
         operands = [x if isinstance(x, cls) else cls(x) for x in operands]
         data, slopes = evaluate(op, *(x.data for x in operands))
         return cls(data, op, tuple(zip(operands, slopes)))
@@ -219,7 +233,7 @@ class Value(Arithmetic):
 
 
 def topological_order(root: Value) -> list[Value]:
-    """Every node that `root` was computed from, and `root` last; each after all of its parents.
+    """All nodes that `root` was computed from, each after its parents; `root` is last.
 
     Depth-first, iterative: O(nodes + edges) time, and depth is bounded by memory only.
     """
@@ -238,10 +252,11 @@ def topological_order(root: Value) -> list[Value]:
 
 
 def backward(root: Value, seed: float = 1.0) -> None:
-    """Add the derivative of `seed * root` with respect to each node to the node's `grad`.
+    """Add the derivative of `seed * root` with respect to each node to its `grad`.
 
-    One multiplication and one addition per edge. A second call adds a second time, as in torch:
-    build a new graph, or set `grad` to 0, first. Source: Linnainmaa 1976; Griewank & Walther 2008, ch. 3.
+    One multiplication and one addition per edge. A second call adds a second time, as
+    in torch: build a new graph, or set `grad` to 0, first. Source: Linnainmaa 1976;
+    Griewank & Walther 2008, ch. 3.
     """
     inbox = {root: seed}
     for node in reversed(topological_order(root)):
@@ -261,8 +276,11 @@ def value_and_gradient(
     f : maps a list of n Values to one Value
     x : (n,) numbers
 
-    Returns f(x) and the gradient, (n,). Raises ValueError if f does not return a Value.
+    Returns f(x) and the gradient, (n,). Raises ValueError if x is not a vector of
+    finite numbers or f does not return a Value.
     """
+    if np.ndim(x) != 1:
+        raise ValueError(f"x must be a vector, not of shape {np.shape(x)}")
     inputs = [Value(number) for number in x]
     output = f(inputs)
     if not isinstance(output, Value):
@@ -274,10 +292,11 @@ def value_and_gradient(
 
 
 class Dual(Arithmetic):
-    """A number with its derivative along one direction (forward mode; Griewank & Walther 2008, ch. 3).
+    """A number with its derivative along one direction: forward mode.
 
-    Attributes: data, the number; slope, its derivative: 1 for the chosen input, 0 for the others.
-    Raises ValueError where the result or a slope of an operation is not finite.
+    Attributes: data, the number; slope, its derivative, which is 1 for the chosen input
+    and 0 for the others. Raises ValueError where the result or a slope of an operation
+    is not finite. Source: Griewank & Walther 2008, ch. 3.
     """
 
     __slots__ = ("data", "slope")
@@ -288,7 +307,7 @@ class Dual(Arithmetic):
         self.data, self.slope = float(data), slope
 
     @classmethod
-    def apply(cls, op: str, *operands: "Dual | float") -> "Dual":
+    def apply(cls, op: str, *operands: Dual | float) -> Dual:
         """Compute `op` and the derivative of its result, by the chain rule."""
         operands = [x if isinstance(x, cls) else cls(x) for x in operands]
         data, slopes = evaluate(op, *(x.data for x in operands))
@@ -299,12 +318,16 @@ class Dual(Arithmetic):
 
 
 def gradient_check(
-    f: Callable[[np.ndarray], float], analytic: np.ndarray, x: np.ndarray, h: float | None = None
+    f: Callable[[np.ndarray], float],
+    analytic: np.ndarray,
+    x: np.ndarray,
+    h: float | None = None,
 ) -> float:
     """Disagreement of the gradient `analytic` of `f` at `x` with central differences.
 
-    Returns max |analytic - numeric| / max(|analytic|, |numeric|), both maxima over all entries, and
-    0 if both are zero. An error in an entry that is tiny beside the largest one stays invisible.
+    Returns max |analytic - numeric| / max(|analytic|, |numeric|), both maxima over all
+    entries, and 0 if both are zero. An error in an entry that is tiny beside the
+    largest one stays invisible.
 
     Parameters
     ----------
@@ -312,7 +335,8 @@ def gradient_check(
     analytic, x : arrays of one shape
     h : step, as in `derivative`
 
-    Raises ValueError if the shapes differ or `analytic` is not finite, and as `gradient` does.
+    Raises ValueError if the shapes differ or `analytic` is not finite, and where
+    `gradient` does.
     """
     analytic = np.asarray(analytic, dtype=float)
     if analytic.shape != np.shape(x):
