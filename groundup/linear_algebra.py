@@ -89,7 +89,7 @@ def matmul_blocked(A: np.ndarray, B: np.ndarray, block: int = 128) -> np.ndarray
     ----------
     A : (m, p) array
     B : (p, n) array
-    block : rows and columns of a tile; three float64 tiles take 24 * block**2 bytes of cache
+    block : rows and columns of a tile; three float64 tiles take 24 * block**2 bytes
 
     Returns
     -------
@@ -100,7 +100,7 @@ def matmul_blocked(A: np.ndarray, B: np.ndarray, block: int = 128) -> np.ndarray
     ValueError
         If the inner dimensions differ, or `block` is below 1.
 
-    Source: Goto & van de Geijn (2008), section 3, with one level of blocking instead of three.
+    Source: Goto & van de Geijn (2008), section 3, with one level of blocking.
     """
     A, B = _as_matrix(A, "A"), _as_matrix(B, "B")
     if A.shape[1] != B.shape[0]:
@@ -120,8 +120,8 @@ def matmul_blocked(A: np.ndarray, B: np.ndarray, block: int = 128) -> np.ndarray
 def qr(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Factor A = Q R by Gram–Schmidt, each column made orthogonal twice.
 
-    A column that depends on those before it (to rounding) adds no column to Q, so Q has as many
-    columns as A has rank.
+    A column that depends on those before it (to rounding) adds no column to Q, so Q has
+    as many columns as A has rank.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def qr(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def project(b: np.ndarray, A: np.ndarray) -> np.ndarray:
-    """Nearest point to b (m,) among all combinations of the columns of A (m, n); shape (m,).
+    """Nearest point to b (m,) among the combinations of A's columns (m, n); shape (m,).
 
     Raises
     ------
@@ -225,7 +225,7 @@ def power_iteration(
     ValueError
         If `A` is empty, not square or not symmetric.
     RuntimeError
-        If `max_steps` are not enough: the two largest eigenvalues are too close in magnitude.
+        If `max_steps` are too few: two eigenvalues are too close in magnitude.
 
     Source: Trefethen & Bau (1997), lecture 27, algorithm 27.1.
     """
@@ -250,8 +250,8 @@ def power_iteration(
 def svd(A: np.ndarray, k: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compact singular value decomposition by power iteration with deflation.
 
-    Each direction is found by squaring the Gram matrix until one eigenvector is left: at most 60
-    squarings of an (n, n) matrix, so the cost grows as k n**3, n the smaller side of `A`.
+    Each direction is found by squaring the Gram matrix until one eigenvector is left,
+    at most 60 times, so the cost grows as k n**3, where n is the smaller side of `A`.
 
     Parameters
     ----------
@@ -262,10 +262,10 @@ def svd(A: np.ndarray, k: int | None = None) -> tuple[np.ndarray, np.ndarray, np
     -------
     U : (m, r) array with orthonormal columns
     s : (r,) array, the singular values, positive, largest first
-    Vt : (r, n) array with orthonormal rows, each with its largest entry positive if m >= n
+    Vt : (r, n) array with orthonormal rows; signs are arbitrary
 
-    r is k, or the numerical rank of `A` where that is less. Singular values closer than about
-    1e-10 (relative) leave their vectors ill-determined, here as in any float64 program.
+    r is k, or the numerical rank of `A` where that is less. The closer two singular
+    values, the less their vectors are determined, here as in any float64 program.
 
     Raises
     ------
@@ -279,7 +279,7 @@ def svd(A: np.ndarray, k: int | None = None) -> tuple[np.ndarray, np.ndarray, np
     if A.shape[0] < A.shape[1]:
         U, s, Vt = svd(A.T, k)
         return Vt.T, s, U.T
-    scale = np.abs(A).max(initial=0.0) or 1.0  # so that squares neither overflow nor vanish
+    scale = np.abs(A).max(initial=0.0) or 1.0  # so that squares do not overflow
     Q, R = qr(A / scale)
     U, s, V = np.zeros((len(R), 0)), np.zeros(0), np.zeros((A.shape[1], 0))
     while len(s) < min(k, len(R)):
@@ -297,7 +297,8 @@ def svd(A: np.ndarray, k: int | None = None) -> tuple[np.ndarray, np.ndarray, np
         sigma = norm(u)
         if sigma <= max(A.shape) * np.finfo(float).eps * s.max(initial=0.0):
             break  # what is left is rounding: the rank is reached
-        U, s, V = np.column_stack([U, u / sigma]), np.append(s, sigma), np.column_stack([V, v])
+        U, V = np.column_stack([U, u / sigma]), np.column_stack([V, v])
+        s = np.append(s, sigma)
         R = R - np.outer(R @ v, v)
     return Q @ U, s * scale, V.T
 
@@ -335,20 +336,22 @@ class PrincipalComponents:
 
 
 def pca(X: np.ndarray, k: int | None = None) -> PrincipalComponents:
-    """Principal components of the rows of X (m, n): the k directions with most variance.
+    """Principal components of the rows of X (m, n): the k directions of most variance.
 
     Fewer than k come back where the centred data has a lower rank.
 
     Raises
     ------
     ValueError
-        If `X` has fewer than two rows, or `k` is not between 0 and the smaller side of `X`.
+        If `X` has fewer than two rows or `k` is not between 0 and its smaller side.
     """
     X = _as_matrix(X, "X")
     if len(X) < 2:
         raise ValueError(f"variance needs at least two rows, got shape {X.shape}")
     mean = X.mean(axis=0)
     _, s, Vt = svd(X - mean, k)
+    rounding = max(X.shape) * np.finfo(float).eps * np.abs(X).max(initial=0.0)
+    s, Vt = s[s > rounding], Vt[s > rounding]  # centring leaves errors of this size
     variances = s**2 / (len(X) - 1)
     total = ((X - mean) ** 2).sum() / (len(X) - 1)
-    return PrincipalComponents(mean, Vt, variances, variances / total if total else variances)
+    return PrincipalComponents(mean, Vt, variances, variances / (total or 1.0))

@@ -270,7 +270,7 @@ def bootstrap_interval(
     vectorized: bool = True,
     rng: np.random.Generator | int,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of `statistic`: the middle share `confidence` of its replicates.
+    """Percentile bootstrap interval: the middle share `confidence` of the replicates.
 
     Rows must be independent of each other (resample clusters if they are not). It covers too
     seldom when n is small, the data is very skewed, or the statistic hangs on a few extreme values.

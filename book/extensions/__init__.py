@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from sphinx.application import Sphinx
 
-PARTS = ("addresses", "maths", "numbering", "glossary", "exercise", "card", "outputs", "figures", "path", "status", "layout", "diet")
+PARTS = (
+    "addresses",
+    "maths",
+    "numbering",
+    "glossary",
+    "exercise",
+    "card",
+    "outputs",
+    "figures",
+    "path",
+    "status",
+    "layout",
+    "diet",
+)
 
 
 def setup(app: Sphinx) -> dict:

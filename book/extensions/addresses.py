@@ -57,7 +57,8 @@ def _sitemap(app: Sphinx, error: Exception | None) -> None:
     if error or not base or app.builder.name != "html":
         return
     urls = "".join(
-        f"<url><loc>{base.rstrip('/')}/{app.builder.get_target_uri(name)}</loc></url>\n" for name in sorted(app.env.found_docs)
+        f"<url><loc>{base.rstrip('/')}/{app.builder.get_target_uri(name)}</loc></url>\n"
+        for name in sorted(app.env.found_docs)
     )
     (app.outdir / "sitemap.xml").write_text(
         '<?xml version="1.0" encoding="utf-8"?>\n'

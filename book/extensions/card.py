@@ -126,7 +126,9 @@ def chapter_card(app: Sphinx, doctree: nodes.document) -> nodes.Node:
     rows.append(_row("Time", nodes.Text(cost)))
     practice = []
     if f"exercises/{path}" in found:
-        practice.append(link(f"exercises/{path}", exercise.summary(Path(app.srcdir, f"exercises/{path}.md")) or "exercises"))
+        practice.append(
+            link(f"exercises/{path}", exercise.summary(Path(app.srcdir, f"exercises/{path}.md")) or "exercises")
+        )
     if f"solutions/{path}" in found:
         practice.append(link(f"solutions/{path}", "solutions"))
     if practice:

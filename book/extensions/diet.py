@@ -137,7 +137,9 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
     pages = {file: file.read_text(encoding="utf-8") for file in files}
     used = used_classes(list(pages.values()))
     css = without_unused(katex_style(app, list(pages.values())), used, "") if "katex" in used else ""
-    design = importlib.resources.files("sphinx_design").joinpath("static/sphinx-design.min.css").read_text(encoding="utf-8")
+    design = (
+        importlib.resources.files("sphinx_design").joinpath("static/sphinx-design.min.css").read_text(encoding="utf-8")
+    )
     css += without_unused(design, used, "sd-")
     css += "".join(minify(file.read_text(encoding="utf-8")) for file in sorted(STYLES.glob("*.css")))
     css = re.sub(r"url\((fonts/serif[\w.-]+)\)", _stamp_font, css)
@@ -180,7 +182,8 @@ def _sweep(app: Sphinx, static: Path) -> None:
         named |= set(re.findall(r'_static/([^"?#\s]+)', file.read_text(encoding="utf-8")))
     named |= set(re.findall(r"url\(([^)?\"]+)", (static / "site.css").read_text(encoding="utf-8")))
     for file in static.rglob("*"):
-        if file.is_file() and file.relative_to(static).as_posix() not in named:
+        licence = file.name.startswith("LICENSE")
+        if file.is_file() and not licence and file.relative_to(static).as_posix() not in named:
             file.unlink()
     for folder in sorted((path for path in static.rglob("*") if path.is_dir()), reverse=True):
         if not any(folder.iterdir()):

@@ -84,7 +84,9 @@ def _mark_sections(app: Sphinx, doctree: nodes.document) -> None:
     for strip in doctree.findall(head):
         section = strip.parent
         if not isinstance(section, nodes.section) or isinstance(section.parent, nodes.document):
-            logger.warning("{exercise} stands outside a `##` section; give the exercise a title above it", location=strip)
+            logger.warning(
+                "{exercise} stands outside a `##` section; give the exercise a title above it", location=strip
+            )
         else:
             section["classes"].append("exercise")
 

@@ -60,7 +60,9 @@ def navigation(app: Sphinx, here: str) -> list[Part]:
 
 
 def _context(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    context["metatags"] = re.sub(r'<meta[^>]*name="viewport"[^>]*>', "", context.get("metatags", ""))  # it is there already
+    context["metatags"] = re.sub(
+        r'<meta[^>]*name="viewport"[^>]*>', "", context.get("metatags", "")
+    )  # it is there already
     context["book_navigation"] = navigation(app, pagename)
     context["book_description"] = _description(app, pagename)
     context["book_home"] = app.builder.get_relative_uri(pagename, app.config.root_doc)
@@ -81,7 +83,10 @@ def _description(app: Sphinx, pagename: str) -> str:
 
 def _updated(app: Sphinx, env: BuildEnvironment) -> list[str]:
     """Every page shows the navigation: write all again when a title or the order has changed."""
-    shown = [(caption, [(page, env.titles[page].astext()) for page in pages if page in env.titles]) for caption, pages in parts(app)]
+    shown = [
+        (caption, [(page, env.titles[page].astext()) for page in pages if page in env.titles])
+        for caption, pages in parts(app)
+    ]
     before, env.book_shown = getattr(env, "book_shown", None), shown
     return [] if before in (None, shown) else sorted(env.found_docs)
 

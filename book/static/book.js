@@ -46,10 +46,9 @@ if (current && nav.scrollHeight > nav.clientHeight) nav.scrollTop = current.offs
 
 // What scrolls sideways can be reached with the keyboard.
 const reach = () => {
-  for (const box of all(".formula, pre, .pst-scrollable-table-container, figure, .output.text_html")) {
-    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
-    else box.removeAttribute("tabindex");
-  }
+  const boxes = all(".formula, pre, .pst-scrollable-table-container, .output.text_html");
+  const scrolls = boxes.map((box) => box.scrollWidth > box.clientWidth + 1); // all read before any is changed
+  boxes.forEach((box, i) => (scrolls[i] ? box.setAttribute("tabindex", 0) : box.removeAttribute("tabindex")));
 };
 addEventListener("resize", reach);
 addEventListener("load", reach);

@@ -1,0 +1,290 @@
+"""The Sphinx side of the site: each extension alone, and one small strict build of all of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from book.extensions import addresses, card, diet, exercise, figures, maths, records
+from groundup import plotting
+
+ROOT = Path(__file__).parents[1]
+FRONT = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+"""
+SVG = """<?xml version="1.0"?>
+<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "x.dtd">
+<svg xmlns:xlink="http://www.w3.org/1999/xlink" width="460.8pt" height="259.2pt" viewBox="0 0 460.8 259.2">
+ <metadata><rdf:RDF>made by matplotlib</rdf:RDF></metadata>
+ <!-- a comment -->
+ <path id="DejaVuSans-41" d="M 160 320 L 320 320 Q 480 640 160 640 z" transform="scale(0.015625)"/>
+ <path d="M 10.123456 20.000001
+L -0.5 3" style="fill: #2563a8; stroke: #D9DDE2"/>
+ <g transform="translate(41.7984375 7.2) scale(0.1234567)"><text style="fill: #123456">text 1.23456</text></g>
+</svg>
+"""
+
+
+def test_pages_of_the_book_are_published_at_the_root():
+    assert addresses.published("book/pages/glossary") == "glossary"
+    assert addresses.published("chapters/foundations/calculus") == "chapters/foundations/calculus"
+
+
+def test_every_colour_of_the_plots_has_its_dark_counterpart():
+    svg = "".join(f'<path style="fill: {light.upper()}"/>' for light in plotting.DARK)
+    dark = figures.recolour(svg, plotting.DARK)
+    assert re.findall(r"#\w+", dark) == list(plotting.DARK.values())
+    assert figures.recolour("fill: #123456; url(#ffffff0)", plotting.DARK) == "fill: #123456; url(#ffffff0)"
+
+
+def test_minified_svg_keeps_what_is_drawn():
+    small = figures.minify(SVG)
+    for gone in ("metadata", "DOCTYPE", "<?xml", "a comment", "> <"):
+        assert gone not in small
+    assert 'd="M 10.12 20 L -0.5 3"' in small
+    assert "translate(41.8 7.2) scale(0.1234567)" in small
+    assert ">text 1.23456<" in small
+    assert 'd="m10 20l10 0q10 20-10 20z" transform="scale(.25)"' in small  # a letter: relative, in steps of 1/400 em
+
+
+def test_sizes_of_images(tmp_path):
+    (tmp_path / "a.svg").write_text(SVG)
+    assert figures.dimensions(tmp_path / "a.svg") == (614, 346)
+    (tmp_path / "b.svg").write_text('<svg width="100%" viewBox="0 0 20.4 10"></svg>')
+    assert figures.dimensions(tmp_path / "b.svg") == (20, 10)
+    (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x02\x00\x00\x00\x01\x00")
+    assert figures.dimensions(tmp_path / "c.png") == (512, 256)
+    (tmp_path / "d.svg").write_text("<svg></svg>")
+    assert figures.dimensions(tmp_path / "d.svg") is None
+
+
+def test_exercises_are_counted(tmp_path):
+    file = tmp_path / "calculus.md"
+    assert exercise.summary(file) is None
+    block = "```{{exercise}}\n:difficulty: 1\n:minutes: {}\n:kind: build\n:teaches: x\n```\n"
+    file.write_text(block.format(20))
+    assert exercise.summary(file) == "1 exercise, 20 min"
+    file.write_text(block.format(20) + "\ntext\n\n" + block.format(5))
+    assert exercise.summary(file) == "2 exercises, 25 min"
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "message"),
+    [("_difficulty", "4", "1, 2 or 3"), ("_minutes", "soon", "whole minutes"), ("_kind", "guess", "build")],
+)
+def test_exercise_options_say_what_is_allowed(option, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(exercise, option)(wrong)
+
+
+def test_measurements_are_shown_in_units():
+    assert [records.duration(s) for s in (0.31, 8.13, 74.4)] == ["0.3 s", "8.1 s", "74 s"]
+    assert [records.size(b) for b in (210e6, 1.44e9)] == ["210 MB", "1.4 GB"]
+    assert records.day("2026-01-31T10:00:00+00:00") == "31 Jan 2026"
+    assert card._measured(None) == "not measured yet"
+
+
+def test_broken_records_name_the_file(tmp_path):
+    assert records.read(tmp_path) == {}
+    (tmp_path / "_build/executed").mkdir(parents=True)
+    (tmp_path / "_build/executed/records.json").write_text("{")
+    with pytest.raises(Exception, match="records.json.*delete the file"):
+        records.read(tmp_path)
+
+
+def test_unused_rules_go_and_used_ones_stay():
+    css = ".sd-a,.sd-b{x:1}.sd-c .k{y:2}.own{z:3}@media print{.sd-b{w:4}}@media screen{.sd-a:not(.sd-z){v:5}}"
+    assert diet.without_unused(css, {"sd-a"}, "sd-") == ".sd-a{x:1}.own{z:3}@media screen{.sd-a:not(.sd-z){v:5}}"
+
+
+def test_minified_css_keeps_meaning():
+    assert diet.minify("/* c */ a > b { margin : 0 1px ; }\n:root { --a: calc(1px + 2px); }") == (
+        "a>b{margin : 0 1px}:root{--a: calc(1px + 2px)}"
+    )
+
+
+def test_stamps_are_replaced_not_added():
+    page = '<link href="../_static/site.css?v=old"><script src="../_static/book.js"></script><a href="x.css">'
+    stamped = diet._stamp(page, {"site.css": "aa", "book.js": "bb"})
+    assert '_static/site.css?v=aa"' in stamped and '_static/book.js?v=bb"' in stamped and 'href="x.css"' in stamped
+    assert diet._stamp(stamped, {"site.css": "aa", "book.js": "bb"}) == stamped
+
+
+def test_names_lose_their_marks_and_keywords_keep_them():
+    code = '<span class="k">def</span><span class="w"> </span><span class="n">f</span><span class="katex">x</span>'
+    assert diet.plain_code(code) == '<span class="k">def</span> f<span class="katex">x</span>'
+
+
+def test_characters_of_formulas_are_found():
+    page = 'text <span class="katex-html" aria-hidden="true"><span>α<span>&lt;</span></span></span> ω'
+    assert diet.formula_text(page) == "α<"
+
+
+def test_a_missing_katex_names_the_remedy(tmp_path):
+    with pytest.raises(Exception, match="npm ci"):
+        maths.assets(tmp_path)
+    (tmp_path / "node_modules/katex").mkdir(parents=True)
+    (tmp_path / "node_modules/katex/package.json").write_text('{"version": "0.1.0"}')
+    with pytest.raises(Exception, match="0.1.0.*same version"):
+        maths.assets(tmp_path)
+
+
+def test_node_is_found_without_one_on_the_path(monkeypatch):
+    monkeypatch.setattr(maths.shutil, "which", lambda name: None)
+    assert Path(maths.node()).is_file()
+
+
+def test_fonts_named_by_the_style_sheets_exist():
+    for sheet in diet.STYLES.glob("*.css"):
+        for name in re.findall(r"url\(([^)]+)\)", sheet.read_text(encoding="utf-8")):
+            assert (diet.STATIC / name).is_file(), f"{sheet.name} names {name}"
+
+
+# One strict build of a small book, nothing executed: every directive, and what it refuses
+
+PAGES = {
+    "_toc.yml": """
+format: jb-book
+root: book/pages/index
+parts:
+  - caption: Foundations
+    chapters:
+      - file: chapters/part/one
+        sections:
+          - file: exercises/part/one
+          - file: solutions/part/one
+  - caption: Reference
+    chapters:
+      - file: book/pages/glossary
+      - file: book/pages/status
+""",
+    "book/pages/index.md": "# The book\n\nFor whom.\n\n```{path}\n```\n",
+    "book/pages/glossary.md": "# Glossary\n\n```{glossary}\nvector\n: numbers in order, $v$\n\nnorm\n: a length\n```\n",
+    "book/pages/status.md": "# Status\n\n```{status}\n```\n",
+    "book/pages/references.bib": "",
+    "chapters/part/one.md": FRONT
+    + """book:
+  description: "One thing & another."
+  prerequisites: []
+  assumes: "School algebra."
+  builds: "a *norm* in `one` line"
+  checked: "`numpy`'s own"
+---
+
+# Chapter one
+
+The promise.
+
+A {term}`vector`, $x^2$.
+
+$$ a = b $$ (eq-one)
+""",
+    "exercises/part/one.md": FRONT + "---\n\n# Exercises: Chapter one\n\nWork.\n\n## First\n\nEXERCISE\n",
+    "solutions/part/one.md": FRONT + "---\n\n# Solutions: Chapter one\n\nWork.\n\n## First\n\nEXERCISE\n",
+}
+EXERCISE = "```{exercise}\n:difficulty: 2\n:minutes: 20\n:kind: build\n:teaches: a *thing*\n```\n\nStatement."
+
+
+def build(root: Path, **changes: str) -> tuple[int, str]:
+    """Write the small book under `root`, with `changes` to its text, and build it strictly."""
+    for name, text in PAGES.items():
+        for old, new in {"EXERCISE": EXERCISE, **changes}.items():
+            text = text.replace(old, new)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "_config.yml", root)
+    for name in ("extensions", "static"):
+        (root / "book" / name).symlink_to(ROOT / "book" / name)
+    (root / "node_modules").symlink_to(ROOT / "node_modules")
+    executed = root / "_build/executed/chapters/part/one.ipynb"
+    executed.parent.mkdir(parents=True)
+    executed.write_text("{}")
+    record = {"seconds": 8.1, "memory": 2.1e8, "when": "2026-01-31T10:00:00+00:00", "machine": "A CPU", "cells": 3}
+    (root / "_build/executed/records.json").write_text(
+        json.dumps({"chapters/part/one": record | {"checks": {"passed": 2}}})
+    )
+    result = subprocess.run(
+        [Path(sys.executable).parent / "jupyter-book", "build", root, "--all", "-W", "-n", "--keep-going"],
+        capture_output=True, text=True, cwd=root, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(root)},
+    )  # fmt: skip
+    return result.returncode, result.stdout + result.stderr
+
+
+needs_katex = pytest.mark.skipif(
+    not (ROOT / "node_modules/katex").is_dir(), reason="KaTeX is not installed: run `make test`, or `npm ci`"
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("site")
+    code, log = build(root)
+    assert code == 0, log
+    return root / "_build/html"
+
+
+@needs_katex
+def test_the_small_book(site):
+    chapter = (site / "chapters/part/one.html").read_text(encoding="utf-8")
+    assert '<dl class="simple chapter-card">' in chapter
+    assert "1 min to read; 8.1 s to run, 210 MB peak, on A CPU, 1 thread" in chapter
+    assert "1 exercise, 20 min" in chapter
+    assert 'href="../../_downloads/chapters/part/one.ipynb" download' in chapter
+    assert (site / "_downloads/chapters/part/one.ipynb").is_file()
+    assert "<math" in chapter and 'class="eqno">(1)' in chapter
+    assert 'name="description" content="One thing &amp; another."' in chapter
+    assert 'href="../../glossary.html#term-vector"' in chapter
+
+    home = (site / "index.html").read_text(encoding="utf-8")
+    assert "One thing &amp; another." in home and 'href="chapters/part/one.html"' in home
+
+    solutions = (site / "solutions/part/one.html").read_text(encoding="utf-8")
+    assert "These are solutions" in solutions and 'aria-label="difficulty 2 of 3"' in solutions
+    assert '<section class="exercise"' in solutions
+
+    status = (site / "status.html").read_text(encoding="utf-8")
+    assert "8.1 s" in status and "2 passed" in status and "not measured yet" in status
+
+
+@needs_katex
+def test_pages_load_only_what_they_need(site):
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|link rel="(?:stylesheet|preload)")[^>]*?(?:src|href)="([^"]+)"', text)
+        assert not [url for url in loaded if "://" in url], page
+        scripts = [url for url in loaded if ".js" in url]
+        assert len(scripts) == (7 if page.name == "search.html" else 1), (page, scripts)
+        for url in loaded:
+            assert (page.parent / url.split("?")[0]).is_file(), (page, url)
+    assert not list(site.rglob("*.map")) and not list(site.rglob("*fontawesome*"))
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    assert '"index"' in index and "book/pages" not in re.search(r'"docnames": \[[^\]]*\]', index)[0]
+
+
+@needs_katex
+def test_what_is_wrong_fails_the_build_with_file_and_remedy(tmp_path):
+    changes = {
+        "$x^2$": "$\\nosuchmacro$",
+        "prerequisites: []": "prerequisites: [part/nothing]",
+        "EXERCISE": "```{exercise}\n:difficulty: 9\n```\n\n```{exercise}\n:kind: build\n```",
+        "{term}`vector`": "{term}`absent`",
+    }
+    code, log = build(tmp_path, **changes)
+    assert code != 0
+    log = re.sub(r"\x1b\[\d+m", "", log)
+    for expected in (
+        r"chapters/part/one.md:\d+: WARNING: KaTeX cannot set “\\nosuchmacro”",
+        r"chapters/part/one.md:1: WARNING: `book: prerequisites` names part/nothing.*write part/slug",
+        r"exercises/part/one.md:\d+.*write 1, 2 or 3 stars",
+        r"exercises/part/one.md:\d+: WARNING: this exercise has no :difficulty:, :minutes:, :teaches:; add it",
+        r"term not in glossary: 'absent'",
+    ):
+        assert re.search(expected, log), f"{expected}\n{log}"
