@@ -111,15 +111,20 @@ class Notebook:
         """The `book:` part of a chapter's front matter."""
         return dict(self.raw.metadata.get("book") or {})
 
+    @property
+    def prose(self) -> str:
+        """The text after the front matter."""
+        return self.text.split("\n---\n", 1)[-1]
+
     @cached_property
     def title(self) -> str:
-        found = re.search(r"^# +(.+)$", self.text, re.M)
+        found = re.search(r"^# +(.+)$", self.prose, re.M)
         return found[1].strip() if found else self.slug
 
     @cached_property
     def promise(self) -> str:
         """The first paragraph after the title, as plain text."""
-        found = re.search(r"^# .+\n+((?:.+\n?)+)", self.text, re.M)
+        found = re.search(r"^# .+\n+((?:.+\n?)+)", self.prose, re.M)
         text = re.sub(r"\{[\w:]+\}`([^`<]+?)(?: *<[^>]+>)?`", r"\1", found[1] if found else "")
         text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text)
         return " ".join(text.split())

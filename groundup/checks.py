@@ -20,6 +20,7 @@ import functools
 import html
 import linecache
 import random
+import re
 import signal
 import threading
 import traceback
@@ -63,7 +64,8 @@ class Outcome:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         mark, words = self._MARKS[self.status]
-        tail = f" <span>{html.escape(self.message)}</span>" if self.message else ""
+        message = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(self.message))
+        tail = f" <span>{message}</span>" if message else ""
         return {
             "text/plain": str(self),
             "text/html": f'<p class="check check-{self.status}" role="status"><b>{mark} '

@@ -26,17 +26,19 @@ from book.notebooks import KINDS, Notebook
 logger = logging.getLogger(__name__)
 
 WORDS_A_MINUTE = 200
-SECONDS_A_CODE_LINE = 4
+SECONDS_A_CODE_LINE = 3
 SECONDS_A_FORMULA = 10
 
 
 def minutes_to_read(doctree: nodes.document) -> int:
-    """Minutes that the prose, code and display formulas of `doctree` take, at least one."""
+    """Minutes that the prose, visible code and display formulas of `doctree` take, at least one."""
     words = lines = formulas = 0
     for node in doctree.findall():
         if isinstance(node, nodes.paragraph):
             words += len(node.astext().split())
         elif isinstance(node, nodes.container) and node.get("nb_element") == "cell_code_source":
+            if "tag_hide-input" in node.parent["classes"]:
+                continue
             lines += sum(bool(line.strip()) for line in node.astext().splitlines())
         elif isinstance(node, nodes.math_block):
             formulas += 1

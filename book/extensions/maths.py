@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -57,7 +58,15 @@ def html(latex: str, display: bool, where: nodes.Node | None = None) -> str:
 
 
 def visit_inline(self, node: nodes.math) -> None:
-    self.body.append(f'<span class="math">{html(node.astext(), False, node)}</span>')
+    """With the punctuation that follows it: a line must not begin with a comma."""
+    place = node.parent.index(node) + 1
+    rest = node.parent[place] if place < len(node.parent) else None
+    stop = re.match(r"[.,;:!?)]+", rest) if isinstance(rest, nodes.Text) else None
+    shown = f'<span class="math">{html(node.astext(), False, node)}</span>'
+    if stop:
+        node.parent.replace(rest, nodes.Text(rest[stop.end() :]))
+        shown = f'<span class="unbroken">{shown}{stop[0]}</span>'
+    self.body.append(shown)
     raise nodes.SkipNode
 
 

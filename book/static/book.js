@@ -41,8 +41,10 @@ document.addEventListener("keydown", (event) => {
     if (field) { event.preventDefault(); field.focus(); field.select(); }
   }
 });
-const current = find("[aria-current]", nav);
-if (current && nav.scrollHeight > nav.clientHeight) nav.scrollTop = current.offsetTop - nav.clientHeight / 3;
+requestAnimationFrame(() => {
+  const current = find("[aria-current]", nav);
+  if (current && nav.scrollHeight > nav.clientHeight) nav.scrollTop = current.offsetTop - nav.clientHeight / 3;
+});
 
 // What scrolls sideways can be reached with the keyboard.
 const reach = () => {
@@ -51,21 +53,21 @@ const reach = () => {
   boxes.forEach((box, i) => (scrolls[i] ? box.setAttribute("tabindex", 0) : box.removeAttribute("tabindex")));
 };
 addEventListener("resize", reach);
-addEventListener("load", reach);
+addEventListener("load", () => (window.requestIdleCallback || setTimeout)(reach));
 
-// Copy buttons on code, not on output.
-if (navigator.clipboard) {
-  for (const pre of all(".highlight > pre")) {
-    if (pre.closest(".cell_output")) continue;
-    const copy = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "Copy" });
-    copy.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(pre.innerText.trimEnd());
-      copy.textContent = "Copied";
-      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
-    });
-    pre.after(copy);
-  }
-}
+// A copy button on the code under the pointer or in focus, not on output. Made when wanted: a chapter has forty cells.
+const offerCopy = ({ target }) => {
+  const code = target.closest?.("article .highlight");
+  if (!code || code.closest(".cell_output") || find(".copy", code)) return;
+  const copy = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "Copy" });
+  copy.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(find("pre", code).innerText.trimEnd());
+    copy.textContent = "Copied";
+    setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+  });
+  code.append(copy);
+};
+if (navigator.clipboard) for (const event of ["pointerover", "focusin"]) document.addEventListener(event, offerCopy);
 
 // "On this page" marks the section being read.
 const links = new Map(all(".here a[href^='#']").map((link) => [link.hash.slice(1), link]));
