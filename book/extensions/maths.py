@@ -59,16 +59,20 @@ def html(latex: str, display: bool, where: nodes.Node | None = None) -> str:
         return f"<code>{nodes.Text(latex)}</code>"
 
 
+def _take_stops(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """A short formula takes the punctuation after it along: a line must not begin with a comma."""
+    for formula in list(doctree.findall(nodes.math)):
+        place = formula.parent.index(formula) + 1
+        rest = formula.parent[place] if place < len(formula.parent) else None
+        stop = re.match(r"[.,;:!?)]+", rest) if isinstance(rest, nodes.Text) else None
+        if stop and len(formula.astext()) <= SHORT:  # a long formula may break itself
+            formula["stop"] = stop[0]
+            formula.parent.replace(rest, nodes.Text(rest[stop.end() :]))
+
+
 def visit_inline(self, node: nodes.math) -> None:
-    """With the punctuation that follows it: a line must not begin with a comma."""
-    place = node.parent.index(node) + 1
-    rest = node.parent[place] if place < len(node.parent) else None
-    stop = re.match(r"[.,;:!?)]+", rest) if isinstance(rest, nodes.Text) else None
     shown = f'<span class="math">{html(node.astext(), False, node)}</span>'
-    if stop and len(node.astext()) <= SHORT:  # a long formula may break itself
-        node.parent.replace(rest, nodes.Text(rest[stop.end() :]))
-        shown = f'<span class="unbroken">{shown}{stop[0]}</span>'
-    self.body.append(shown)
+    self.body.append(f'<span class="unbroken">{shown}{node["stop"]}</span>' if "stop" in node else shown)
     raise nodes.SkipNode
 
 
@@ -97,4 +101,5 @@ def _start(app: Sphinx) -> None:
 def setup(app: Sphinx) -> dict:
     app.add_html_math_renderer("book", inline_renderers=(visit_inline, None), block_renderers=(visit_display, None))
     app.connect("builder-inited", _start)
+    app.connect("doctree-resolved", _take_stops)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
