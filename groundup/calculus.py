@@ -115,10 +115,7 @@ RULES = {
     "-": lambda a, b: (a - b, (1.0, -1.0)),
     "*": lambda a, b: (a * b, (b, a)),
     "/": lambda a, b: (a / b, (1.0 / b, -a / b / b)),
-    "**": lambda a, p: (
-        a**p,
-        (p * a ** (p - 1) if p else 0.0,),
-    ),  # p is constant: no slope for it
+    "**": lambda a, p: (a**p, (p * a ** (p - 1) if p else 0.0,)),  # p is constant: no slope for it
     "neg": lambda a: (-a, (-1.0,)),
     "exp": lambda a: (math.exp(a), (math.exp(a),)),
     "log": lambda a: (math.log(a), (1.0 / a,)),
@@ -136,11 +133,7 @@ def evaluate(op: str, *numbers: float) -> tuple[float, tuple[float, ...]]:
     try:
         value, slopes = RULES[op](*map(float, numbers))
         finite = all(math.isfinite(number) for number in (value, *slopes))
-    except (
-        ArithmeticError,
-        TypeError,
-        ValueError,
-    ):  # TypeError: (-8) ** (1/3) is complex
+    except (ArithmeticError, TypeError, ValueError):  # TypeError: (-8) ** (1/3) is complex
         finite = False
     if not finite:
         raise ValueError(f"{op} at {', '.join(map(str, numbers))} has no finite value and slope")
@@ -318,10 +311,7 @@ class Dual(Arithmetic):
 
 
 def gradient_check(
-    f: Callable[[np.ndarray], float],
-    analytic: np.ndarray,
-    x: np.ndarray,
-    h: float | None = None,
+    f: Callable[[np.ndarray], float], analytic: np.ndarray, x: np.ndarray, h: float | None = None
 ) -> float:
     """Disagreement of the gradient `analytic` of `f` at `x` with central differences.
 
