@@ -64,7 +64,7 @@ def _take_stops(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for formula in list(doctree.findall(nodes.math)):
         place = formula.parent.index(formula) + 1
         rest = formula.parent[place] if place < len(formula.parent) else None
-        stop = re.match(r"[.,;:!?)]+", rest) if isinstance(rest, nodes.Text) else None
+        stop = re.match(r"(?:['’]s|-th|[.,;:!?)])+", rest) if isinstance(rest, nodes.Text) else None
         if stop and len(formula.astext()) <= SHORT:  # a long formula may break itself
             formula["stop"] = stop[0]
             formula.parent.replace(rest, nodes.Text(rest[stop.end() :]))
