@@ -31,9 +31,10 @@ def exercises(book: Book, check: bool = False) -> list[Path]:
     """
     wanted = {}
     problems: list[str] = []
+    names = exported(book)
     for solution in book.of("solutions"):
         try:
-            problems += list(rule_problems(solution, exported(book)))
+            problems += list(rule_problems(solution, names))
             wanted[book.root / "exercises" / f"{solution.name}.md"] = exercise_text(solution)
         except BookError as error:
             problems += error.problems

@@ -98,7 +98,7 @@ class Keys:
             "python": sys.version_info[:2],
             "cells": [[c.source, sorted(c.tags & {"raises-exception"})] for c in notebook.code],
             "library": sorted(reached.items()),
-            "pins": sorted(pins(frozenset(packages)).items()),
+            "pins": sorted(pins(packages).items()),
             "data": [pin for name, pin in sorted(self.data_pins.items()) if name in strings],
             "artifacts": {
                 name: artifacts.digest(name, self.book.build / "artifacts") for name in self.book.needs(notebook)
@@ -168,20 +168,23 @@ def _distributions() -> dict[str, list[str]]:
 
 
 @cache
-def pins(packages: frozenset[str]) -> dict[str, str]:
+def _distribution(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The version of a distribution and the names of those it requires; None when it is not installed."""
+    try:
+        found = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+    needs = [requirement for requirement in found.requires or () if "extra ==" not in requirement]
+    return found.version, tuple(re.match(r"[\w.-]+", requirement)[0] for requirement in needs)
+
+
+def pins(packages: set[str]) -> dict[str, str]:
     """distribution -> version, for these imported packages and all that they require."""
     found: dict[str, str] = {}
-    todo = [d for name in packages if name not in sys.stdlib_module_names for d in _distributions().get(name, ())]
+    todo = [d for name in packages - sys.stdlib_module_names for d in _distributions().get(name, ())]
     while todo:
         name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
-        if name in found:
-            continue
-        try:
-            distribution = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        found[name] = distribution.version
-        for requirement in distribution.requires or ():
-            if "extra ==" not in requirement:
-                todo.append(re.match(r"[\w.-]+", requirement)[0])
+        if name not in found and (distribution := _distribution(name)):
+            found[name], needs = distribution
+            todo += needs
     return found

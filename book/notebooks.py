@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,17 @@ class Cell:
     def tree(self, path: Path | str) -> ast.Module:
         """The cell's syntax tree, its line numbers those of the file."""
         try:
-            tree = ast.parse(self.source)
+            return _tree(self.source, self.line)
         except SyntaxError as error:
             line = self.line + (error.lineno or 1) - 1
             magic = self.source.lstrip().startswith(("%", "!"))
             remedy = "magics and shell lines are not used in this book" if magic else "mend the cell"
             raise BookError(f"{at(path, line, self.number)}: {error.msg}; {remedy}") from None
-        return ast.increment_lineno(tree, self.line - 1)
+
+
+@cache
+def _tree(source: str, line: int) -> ast.Module:
+    return ast.increment_lineno(ast.parse(source), line - 1)
 
 
 class Notebook:
