@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -117,18 +120,27 @@ def jupyter_book(book: Book, output: Path, options: list[str], quiet: bool = Fal
     log: list[str] = []
     book.build.mkdir(exist_ok=True)
     with Progress("Building the site", quiet=quiet) as progress, (book.build / "build.log").open("w") as file:
-        stage = ""
         process = subprocess.Popen(
-            command, cwd=book.root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=1
+            command,
+            cwd=book.root,
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=1,
+            start_new_session=True,
         )
-        for line in process.stdout:
-            line = re.sub(r"\x1b\[[0-9;]*[mK]", "", line.rstrip())
-            log.append(line)
-            file.write(line + "\n")
-            if found := re.match(r"(reading sources|writing output|copying images)\.+ \[ *(\d+)%\] ?(.*)", line):
-                stage = found[1]
-                progress.stage(stage, int(found[2]), found[3])
-        process.wait()
+        threading.Thread(target=_end_with, args=(process,), daemon=True).start()
+        try:
+            for line in process.stdout:
+                line = re.sub(r"\x1b\[[0-9;]*[mK]", "", line.rstrip())
+                log.append(line)
+                file.write(line + "\n")
+                if found := re.match(r"(reading sources|writing output|copying images)\.+ \[ *(\d+)%\] ?(.*)", line):
+                    progress.stage(found[1], int(found[2]), found[3])
+        finally:
+            _kill_group(process)
+            process.wait()
     text = "\n".join(log)
     warnings = [line for line in log if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
     if process.returncode:
@@ -139,6 +151,17 @@ def jupyter_book(book: Book, output: Path, options: list[str], quiet: bool = Fal
         which = next(line for line in log if "Executing notebook" in line)
         raise BookError(f"the build executed a notebook instead of taking its outputs from the cache: {which}")
     return text
+
+
+def _end_with(process: subprocess.Popen) -> None:
+    """End what `process` started and left behind (the renderer of formulas), which would hold its output open."""
+    process.wait()
+    _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def _relative(book: Book):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,15 @@ def test_a_failed_build_leaves_the_last_good_site(small, write, monkeypatch, tmp
     with pytest.raises(BookError, match="chapters/x.md:3: WARNING: broken|executed a notebook"):
         site.build(small)
     assert (site.published(small) / "index.html").read_text() == "good"
+
+
+def test_what_a_build_leaves_behind_does_not_hold_it_up(small, write, monkeypatch, tmp_path):
+    fake = write(tmp_path / "bin/python", "#!/bin/sh\nsleep 60 &\necho done\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(site.sys, "executable", str(fake))
+    started = time.monotonic()
+    assert site.jupyter_book(small, small.build / "out", [], quiet=True) == "done"
+    assert time.monotonic() - started < 30
 
 
 def test_a_selection_keeps_its_chapters_and_the_other_pages(small):

@@ -20,6 +20,7 @@ from sphinxcontrib import katex
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 120.0  # seconds for the renderer: on a busy machine the 5 it comes with are too few
 SHORT = 24  # characters of LaTeX that fit a line of a phone
 
 
@@ -95,6 +96,7 @@ def visit_display(self, node: nodes.math_block) -> None:
 def _start(app: Sphinx) -> None:
     if app.builder.format == "html":
         katex.NODEJS_BINARY = node()
+        katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = PATIENCE
         assets(app.srcdir)
 
 
