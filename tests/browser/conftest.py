@@ -10,10 +10,10 @@ import time
 from urllib.request import urlopen
 
 import pytest
-from built import ROOT, SITE
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from book.testing import CHROMIUM_FLAGS, chromium
+from built import ROOT, SITE
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from built import ROOT, SITE, page_names
 
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
