@@ -88,9 +88,8 @@ def dispatch(arguments):
         case "run":
             from book import execution
 
-            selection = book.select(arguments.name)
             press.prepare(book)
-            execution.execute(book, selection, force=arguments.force)
+            execution.execute(book, book.select(arguments.name), force=arguments.force)
         case "site":
             from book import site
 

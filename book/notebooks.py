@@ -263,6 +263,12 @@ class Book:
             self._notebooks[address] = Notebook(self.root, address)
         return self._notebooks[address]
 
+    def reread(self) -> None:
+        """Forget what was read: files have been written since."""
+        self._notebooks.clear()
+        for name in ("order", "producers"):
+            self.__dict__.pop(name, None)
+
     def of(self, kind: str) -> list[Notebook]:
         """The notebooks of one kind, in reading order."""
         return [self.notebook(a) for a in self.order if a.startswith(f"{kind}/") and a.count("/") == 2]

@@ -11,13 +11,13 @@ def prepare(book: Book, check: bool = False) -> None:
     book.check(generated=False)
     export.export(book, check)
     exercises.exercises(book, check)
+    book.reread()
     book.check()
     export.check_imports(book)
 
 
 def make(book: Book, only: str | None = None) -> None:
     """Execute what changed, build the site, check it, and publish it to `_build/html`."""
-    selection = book.select(only)
     prepare(book)
-    execution.execute(book, selection)
+    execution.execute(book, book.select(only))
     site.build(book, only)

@@ -42,9 +42,8 @@ def rebuild(root: Path, only: str | None, changed: set[Path] = frozenset()) -> b
     started = time.perf_counter()
     book = Book(root)  # read anew: the order may have changed too
     try:
-        selection = book.select(only)
         press.prepare(book)
-        ran = execution.execute(book, selection)
+        ran = execution.execute(book, book.select(only))
         whole = any(
             p.parts[0] == "book" and p.suffix != ".md" or p.name in ("_config.yml", "_toc.yml") for p in changed
         )

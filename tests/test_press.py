@@ -235,6 +235,15 @@ def test_prose_runs_nothing_and_is_in_the_result(small, edit):
     assert "Better prose." in done.cells[3].source and done.cells[4].outputs[0].text == "[2. 2.]\n"
 
 
+def test_an_edited_solution_runs_its_new_exercise(small, edit):
+    run(small)
+    book = edit("solutions/one/adding.md", "# Solutions: Adding", "# Solutions: Adding more")
+    book = edit("solutions/one/adding.md", "check_add_three(add_three)\n```\n\n+++", "check_add_three(add_three)\nx = 1\n```\n\n+++")
+    assert sorted(run(book)) == ["exercises/one/adding", "solutions/one/adding"]
+    done = nbformat.read(execution.executed_path(book, "exercises/one/adding"), 4)
+    assert any("x = 1" in cell.source for cell in done.cells)
+
+
 def test_a_cell_that_raises_names_the_line_of_the_chapter(edit):
     book = edit("chapters/one/adding.md", "print(add(", "def f():\n    return 1 / 0\nx = f()\nprint(add(")
     name = "chapters/one/adding.md"
