@@ -213,6 +213,7 @@ class _Page(HTMLParser):
         self.links: list[str] = []
         self.loads: list[str] = []
         self.problems: list[str] = []
+        self._pasted = False  # inside a glued value that has shown nothing yet
         self._quiet = 0  # inside code, maths or scripts, where anything may stand
         self.feed(text)
 
@@ -230,16 +231,22 @@ class _Page(HTMLParser):
             self.loads.append(has.get("href", ""))
         if tag == "img" and not has.get("alt", "").strip() and has.get("role") != "presentation":
             self.problems.append(f"the image {has.get('src', '')[:80]} has no alt text; give it `alt:`")
+        self._pasted = "pasted-text" in has.get("class", "").split()
         if "katex-error" in has.get("class", ""):
             self.problems.append(f"KaTeX cannot render: {has.get('title', '')[:120]}")
         if tag in ("code", "pre", "script", "style", "svg", "math", "annotation"):
             self._quiet += 1
 
     def handle_endtag(self, tag: str) -> None:
+        if self._pasted:
+            self.problems.append("a glued value shows nothing; glue Python's own float(…) or int(…), not NumPy's")
+            self._pasted = False
         if tag in ("code", "pre", "script", "style", "svg", "math", "annotation"):
             self._quiet -= 1
 
     def handle_data(self, data: str) -> None:
+        if data.strip():
+            self._pasted = False
         if not self._quiet and (found := re.search(r"\{[a-z:-]+\}`|\$\$|^:::?\{|\\begin\{", data)):
             self.problems.append(
                 f"markup was left unrendered: “{data[max(0, found.start() - 30) : found.end() + 30].strip()}”"

@@ -15,7 +15,7 @@ from book.errors import BookError
 @pytest.fixture
 def html(tmp_path, write) -> Path:
     write(tmp_path / "html/a.html", '<h1 id="top">A</h1><a href="b/c.html#here">c</a><img src="p.svg" alt="A picture">')
-    write(tmp_path / "html/b/c.html", '<h2 id="here">C</h2><a href="../a.html">a</a><code>{ref}`x`</code>')
+    write(tmp_path / "html/b/c.html", '<h2 id="here">C</h2><a href="../a.html">a</a><code>{ref}`x`</code><span class="pasted-text">3</span>')
     write(tmp_path / "html/p.svg", "<svg/>")
     return tmp_path / "html"
 
@@ -37,6 +37,7 @@ def test_a_good_site_has_no_problems(html):
         ('<span class="katex-error" title="no \\foo"></span>', "KaTeX cannot render: no \\foo"),
         ("<p>see {numref}`fig-x`</p>", "markup was left unrendered"),
         ("<p>$$ x $$</p>", "markup was left unrendered"),
+        ('<span class="pasted-text"></span>', "a glued value shows nothing"),
     ],
 )
 def test_what_is_wrong_is_named(html, text, words):
