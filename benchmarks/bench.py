@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +63,7 @@ def bench(book: Book, out: Path) -> dict[str, Any]:
             for address, record in execution.records(Book(copy)).items()
         }
         progress.start("pages")
-        with _served(copy / "_build" / "html") as address:
+        with testing.served(copy / "_build" / "html") as address:
             found["pages"] = _pages(copy / "_build" / "html", address)
             found["lighthouse"] = _lighthouse(address, Book(copy), progress)
         progress.done("pages")
@@ -80,25 +77,6 @@ def _python(folder: Path, code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise BookError(f"a measured step failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-
-
-@contextlib.contextmanager
-def _served(site: Path) -> Iterator[str]:
-    """The address at which the book's own server serves `site` meanwhile."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = f"from pathlib import Path; from book import server; server.serve(Path({str(site)!r}), port={port})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=site.parents[1], stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _pages(site: Path, address: str) -> dict[str, dict[str, int]]:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
-from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from book.testing import CHROMIUM_FLAGS, chromium
-from built import ROOT, SITE
+from book.testing import CHROMIUM_FLAGS, chromium, served
+from built import SITE
 
 
 @pytest.fixture(scope="session")
@@ -21,24 +16,8 @@ def site() -> str:
     """The address at which the built site is served."""
     if not (SITE / "index.html").exists():
         pytest.fail("the site is not built; run `python -m book site` first")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = f"from pathlib import Path; from book import server; server.serve(Path({str(SITE)!r}), port={port})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(100):
-        try:
-            urlopen(f"{address}/index.html", timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    else:
-        process.kill()
-        pytest.fail("the server did not start")
-    yield address
-    process.terminate()
-    process.wait()
+    with served(SITE) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
