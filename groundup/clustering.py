@@ -14,6 +14,8 @@ from scipy.linalg import solve_triangular
 from scipy.signal import lfilter
 from scipy.sparse import csr_array
 
+from groundup.classification import log_sum_exp
+
 __all__ = [
     "assign",
     "kmeans_plus_plus",
@@ -192,12 +194,6 @@ def log_gaussian(X: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.
     return -0.5 * (Z**2).sum(axis=0) - log_det - d / 2 * np.log(2 * np.pi)
 
 
-def _log_sum_exp(A: np.ndarray) -> np.ndarray:
-    """ln Σ_j exp(A_ij) for each row, without overflow; at least one entry of a row is finite."""
-    top = A.max(axis=1, keepdims=True)
-    return (top + np.log(np.exp(A - top).sum(axis=1, keepdims=True)))[:, 0]
-
-
 def _m_step(
     X: np.ndarray, R: np.ndarray, floor: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -243,7 +239,7 @@ class GaussianMixture:
             for _ in range(self.iterations):
                 self.weights_, self.means_, self.covariances_ = _m_step(X, R, self.floor)
                 A = self._log_joint(X)
-                log_p = _log_sum_exp(A)
+                log_p = log_sum_exp(A)
                 history.append(log_p.sum())
                 if len(history) > 1 and history[-1] - history[-2] <= self.tol * len(X):
                     break
@@ -261,12 +257,12 @@ class GaussianMixture:
 
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         """Log density (m,) of the rows of X (m, d)."""
-        return _log_sum_exp(self._log_joint(X))
+        return log_sum_exp(self._log_joint(X))
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Responsibilities (m, k): the posterior of each component for each row."""
         A = self._log_joint(X)
-        return np.exp(A - _log_sum_exp(A)[:, None])
+        return np.exp(A - log_sum_exp(A)[:, None])
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Most probable component (m,) of each row."""
