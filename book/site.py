@@ -144,8 +144,9 @@ def jupyter_book(book: Book, output: Path, options: list[str], quiet: bool = Fal
     text = "\n".join(log)
     warnings = [line for line in log if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
     if process.returncode:
-        if not warnings:
-            warnings = ["jupyter-book failed:", *log[-30:]]
+        if not warnings:  # Sphinx itself failed: its message comes before jupyter-book's own traceback
+            told = next((i for i, line in enumerate(log) if re.search(r"Exception occurred|[Ee]rror:", line)), 0)
+            warnings = ["jupyter-book failed:", *log[max(told - 5, 0) : told + 25]]
         raise BookError([*map(_relative(book), warnings), f"the whole log is in {book.build / 'build.log'}"])
     if "Executing notebook" in text:
         which = next(line for line in log if "Executing notebook" in line)
