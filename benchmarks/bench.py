@@ -29,7 +29,16 @@ def bench(book: Book, out: Path) -> dict[str, Any]:
         "machine": execution.machine(),
         "cores": os.cpu_count(),
     }
-    steps = ["cold execution", "cold build", "warm execution", "warm build", "one prose edit", "one code edit", "pages"]
+    steps = [
+        "cold execution",
+        "cold build",
+        "warm execution",
+        "warm build",
+        "one prose edit",
+        "one code edit",
+        "algorithms",
+        "pages",
+    ]
     with tempfile.TemporaryDirectory() as folder, Progress("Measuring") as progress:
         copy = Path(folder) / "book"
         shutil.copytree(book.root, copy, ignore=lambda where, names: {
@@ -44,7 +53,7 @@ def bench(book: Book, out: Path) -> dict[str, Any]:
             progress.start(step)
             started = time.perf_counter()
             for code in codes:
-                _python(copy, code)
+                _python(copy, "-c", code)
             seconds[step] = round(time.perf_counter() - started, 2)
             progress.done(step)
 
@@ -62,6 +71,9 @@ def bench(book: Book, out: Path) -> dict[str, Any]:
             address: {"seconds": record["seconds"], "memory": record["memory"]}
             for address, record in execution.records(Book(copy)).items()
         }
+        progress.start("algorithms")
+        found["algorithms"] = json.loads(_python(copy, "-m", "benchmarks.algorithms"))
+        progress.done("algorithms")
         progress.start("pages")
         with testing.served(copy / "_build" / "html") as address:
             found["pages"] = _pages(copy / "_build" / "html", address)
@@ -73,10 +85,13 @@ def bench(book: Book, out: Path) -> dict[str, Any]:
     return found
 
 
-def _python(folder: Path, code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+def _python(folder: Path, *arguments: str) -> str:
+    """What Python prints in `folder`, with the environment of the notebooks."""
+    env = execution.environment(Book(folder))
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:
         raise BookError(f"a measured step failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def _pages(site: Path, address: str) -> dict[str, dict[str, int]]:
@@ -134,6 +149,9 @@ def _print(found: dict[str, Any]) -> None:
     print(f"\n{'seconds':>8} {'memory':>8}  notebook")
     for address, record in found["notebooks"].items():
         print(f"{record['seconds']:8.1f} {record['memory'] / 1e6:5.0f} MB  {address}")
+    print()
+    for name, value in found["algorithms"].items():
+        print(f"{value:10,.2f}  {name}" if value < 1000 else f"{value:10,.0f}  {name}")
     if not found["pages"]:
         print("\npages: not measured, no Chromium found")
     else:
