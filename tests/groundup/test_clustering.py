@@ -490,3 +490,19 @@ def test_metrics_have_a_day_and_a_backup():
 def test_metrics_refuse(days, faults):
     with pytest.raises(ValueError, match="at least one day, and 0 to 48 faults"):
         service_metrics(days, faults_per_day=faults)
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_a_kmeans_result_predicts_the_nearest_of_its_centers(k, d, seed):
+    rng = np.random.default_rng(seed)
+    centers, X = rng.standard_normal((k, d)), rng.standard_normal((7, d))
+    found = KMeansResult(centers, np.zeros(0, int), 0.0, np.zeros(1)).predict(X)
+    distance = ((X[:, None] - centers) ** 2).sum(axis=2)
+    assert found.shape == (7,) and np.array_equal(found, distance.argmin(axis=1))
+    nearest = KMeansResult(centers, np.zeros(0, int), 0.0, np.zeros(1)).predict(centers)
+    assert np.array_equal(nearest, np.arange(k))  # a centre is nearest to itself
+
+
+def test_a_kmeans_result_refuses_another_number_of_columns():
+    with pytest.raises(ValueError):
+        kmeans(np.arange(6.0).reshape(3, 2), 2).predict(np.ones((4, 3)))

@@ -539,3 +539,23 @@ def test_pca_at_the_edges():
         constant.transform(np.ones((2, 2)))
     with pytest.raises(ValueError, match="Z must have 0 columns"):
         constant.inverse_transform(np.ones((2, 1)))
+
+
+@given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 2**32 - 1))
+def test_principal_components_project_onto_their_basis(n, k, seed):
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(rng.standard_normal((n, n)))[0].T[: min(k, n)]  # any orthonormal rows
+    model = PrincipalComponents(rng.standard_normal(n), basis, np.ones(len(basis)), np.ones(len(basis)))
+    X = rng.standard_normal((5, n))
+    once = model.inverse_transform(model.transform(X))
+    assert np.allclose(model.inverse_transform(model.transform(once)), once, atol=1e-12)  # a projection
+    assert np.allclose((X - once) @ basis.T, 0, atol=1e-12)  # whose error is orthogonal to the basis
+    assert np.allclose(model.transform(model.mean[None]), 0, atol=1e-12)
+
+
+def test_principal_components_refuse_another_number_of_columns():
+    model = PrincipalComponents(np.zeros(3), np.eye(3)[:2], np.ones(2), np.full(2, 0.5))
+    with pytest.raises(ValueError, match="3 columns"):
+        model.transform(np.ones((4, 2)))
+    with pytest.raises(ValueError, match="2 columns"):
+        model.inverse_transform(np.ones((4, 3)))
