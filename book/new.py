@@ -23,6 +23,10 @@ def new(book: Book, name: str) -> list[Path]:
     taken = next((c for c in book.chapters if c.slug == slug), None)
     if taken:
         raise BookError(f"{taken.file} has the slug “{slug}” already; slugs are unique across parts")
+    files = [f"{kind}/{name}.md" for kind in ("chapters", "solutions", "exercises")]
+    there = next((file for file in files if (book.root / file).exists()), None)
+    if there:
+        raise BookError(f"{there} exists already and would be overwritten; enter it in _toc.yml, or move it away first")
     title = slug.replace("-", " ").capitalize()
     last = next((c.name for c in reversed(book.chapters) if c.part == part), None)
     values = {"title": title, "slug": slug, "name": slug.replace("-", "_"), "part": part,

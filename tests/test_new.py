@@ -30,3 +30,12 @@ def test_a_bad_name_is_refused(small, name, words):
     with pytest.raises(BookError, match=words):
         new.new(small, name)
     assert not (small.root / "chapters/two").exists()
+
+
+@pytest.mark.parametrize("kind", ["chapters", "solutions", "exercises"])
+def test_a_file_that_is_there_is_not_overwritten(small, write, kind):
+    mine = write(small.root / kind / "one/hard-work.md", "hours of work\n")
+    with pytest.raises(BookError, match=f"{kind}/one/hard-work.md exists already"):
+        new.new(Book(small.root), "one/hard-work")
+    assert mine.read_text() == "hours of work\n"
+    assert "hard-work" not in (small.root / "_toc.yml").read_text()
