@@ -117,16 +117,27 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Linear(width, width, bias)
         self.output = nn.Linear(width, width, bias)
 
-    def forward(self, x, context=None, mask=None) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        context: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         context = self._context(x, context, mask)
         q, k, v = self.query(x), self.key(context), self.value(context)
         blend = attention(self._split(q), self._split(k), self._split(v), mask)
         return self.output(blend.transpose(1, 2).flatten(2))  # heads side by side again
 
-    def weights(self, x, context=None, mask=None) -> torch.Tensor:
+    def weights(
+        self,
+        x: torch.Tensor,
+        context: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """What `forward` blends with: (batch, heads, time, keys)."""
         context = self._context(x, context, mask)
-        return attention_weights(self._split(self.query(x)), self._split(self.key(context)), mask)
+        q, k = self._split(self.query(x)), self._split(self.key(context))
+        return attention_weights(q, k, mask)
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, time, width) -> (batch, heads, time, width / heads)"""
@@ -151,7 +162,7 @@ class MultiHeadAttention(nn.Module):
 def sinusoidal_positions(
     time: int, width: int, device: torch.device | str | None = None
 ) -> torch.Tensor:
-    """(time, width): sin(t ωᵢ) in the even columns, cos(t ωᵢ) in the odd, ωᵢ = 10000^(−2i/width).
+    """(time, width): sin(t ωᵢ) in column 2i and cos(t ωᵢ) in 2i + 1, ωᵢ = 10000^(−2i/width).
 
     Raises ValueError for a negative time, and a width that is not even and positive.
     Source: Vaswani et al. (2017), section 3.5.
@@ -159,7 +170,7 @@ def sinusoidal_positions(
     if time < 0 or width < 2 or width % 2:
         raise ValueError(f"need time ≥ 0 and an even width above 0, not {time} and {width}")
     rates = 10_000 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angles = torch.arange(time, dtype=torch.float64).unsqueeze(-1) * rates  # (time, width / 2)
+    angles = torch.arange(time, dtype=torch.float64).unsqueeze(-1) * rates  # (time, width/2)
     table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
     return table.to(device=device, dtype=torch.float32)
 
@@ -181,13 +192,15 @@ def tiled_attention(
     Dao et al. (2022), alg. 1.
     """
     _check(q, k, mask, v)
-    queries, keys, wide = q.shape[-2], k.shape[-2], torch.promote_types(q.dtype, torch.float32)
+    queries, keys = q.shape[-2], k.shape[-2]
+    wide = torch.promote_types(q.dtype, torch.float32)
     if tile < 1:
         raise ValueError(f"a tile holds at least one row, not {tile}")
     if causal and queries != keys:
         raise ValueError(f"causal needs as many queries as keys, not {queries} and {keys}")
     lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    result, at = q.new_empty(*lead, queries, v.shape[-1]), torch.arange(keys, device=q.device)
+    result = q.new_empty(*lead, queries, v.shape[-1])
+    at = torch.arange(keys, device=q.device)
     if mask is not None:
         mask = mask.expand(*lead, queries, keys)  # a view: no memory
     for top in range(0, queries, tile):
