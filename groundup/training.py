@@ -161,7 +161,7 @@ class BatchNorm(nn.Module):
 class LayerNorm(nn.Module):
     """Normalise each row over its last axis: (..., features), the same in both modes.
 
-    Source: Ba, Kiros & Hinton (2016), eq. 4; state as in torch.nn.LayerNorm. Raises
+    Source: Ba, Kiros & Hinton (2016), §3; state as in torch.nn.LayerNorm. Raises
     ValueError for another last axis.
     """
 
@@ -253,7 +253,7 @@ class Batches:
         return rows
 
     def state_dict(self) -> dict[str, int]:
-        """Five integers: what `load_state_dict` needs to go on with the next batch."""
+        """Seed, epoch and position; n and size are there to be compared."""
         return {key: getattr(self, key) for key in ("n", "size", "seed", "epoch", "position")}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
