@@ -84,11 +84,11 @@ def normalise(
     """x̂ of the shape of x, and the mean and mean square that it was normalised by.
 
     Entries along `dims` share one of each (those axes keep length 1). With `centre`
-    the square is the biased variance; without, the mean counts as 0. Computed in
+    the square is the biased variance; without, the mean is a single 0. Computed in
     float32 at least; x̂ comes back in the dtype of x.
     """
     wide = x if x.dtype == torch.float64 else x.float()
-    mean = wide.mean(dims, keepdim=True) if centre else torch.zeros_like(wide[..., :1])
+    mean = wide.mean(dims, keepdim=True) if centre else wide.new_zeros(1)
     square = (wide - mean).square().mean(dims, keepdim=True)
     return ((wide - mean) * (square + eps).rsqrt()).to(x.dtype), mean, square
 
