@@ -1,4 +1,4 @@
-"""Our algorithms beside scikit-learn's in one run, one thread each: `python -m benchmarks.algorithms` prints JSON."""
+"""Our algorithms beside the libraries' in one run, one thread each: `python -m benchmarks.algorithms` prints JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from sklearn import cluster, linear_model, mixture
 from sklearn.datasets import make_regression
 from sklearn.exceptions import ConvergenceWarning
@@ -15,6 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from groundup import datasets
 from groundup.clustering import GaussianMixture, kmeans, kmeans_plus_plus
 from groundup.information import NGram, decode, encode
+from groundup.neural_networks import Linear, ReLU, Sequential, cross_entropy
+from groundup.optimization import AdamW
 from groundup.regression import lasso
 
 
@@ -28,12 +31,44 @@ def seconds(work: Callable[[], object], repeat: int = 3) -> float:
     return min(times)
 
 
+def training_steps(count: int = 100) -> tuple[Callable[[], None], Callable[[], None]]:
+    """`count` AdamW steps of an MLP 784-128-10 on batches of 50 digits in float32: by our autograd, and by torch."""
+    torch.set_num_threads(1)
+    images, labels = datasets.mnist()
+    x, rng = images.reshape(-1, 784), np.random.default_rng(0)
+    model = Sequential(Linear(784, 128, rng, np.float32), ReLU(), Linear(128, 10, rng, np.float32))
+    twin = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+    weights = dict(zip(twin.state_dict(), model.arrays().values(), strict=True))
+    twin.load_state_dict({key: torch.tensor(array.T) for key, array in weights.items()})
+    tx, tlabels = torch.tensor(x), torch.tensor(labels)
+    ours, theirs = AdamW(model.arrays()), torch.optim.AdamW(twin.parameters())
+    batches = [slice(50 * i, 50 * i + 50) for i in range(count)]
+
+    def by_us() -> None:
+        for rows in batches:
+            loss = cross_entropy(model(x[rows]), labels[rows])
+            model.zero_grad()
+            loss.backward()
+            ours.step(model.gradients())
+
+    def by_torch() -> None:
+        for rows in batches:
+            loss = torch.nn.functional.cross_entropy(twin(tx[rows]), tlabels[rows])
+            theirs.zero_grad()
+            loss.backward()
+            theirs.step()
+
+    return by_us, by_torch
+
+
 def measure() -> dict[str, float]:
-    """Ratios to scikit-learn's time on the same problem from the same start, and the coder's bytes per second."""
+    """Ratios to a library's time on the same problem from the same start, and the coder's bytes per second."""
     found: dict[str, float] = {}
 
-    def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object]) -> None:
-        found[f"{name}, × scikit-learn's time"] = round(seconds(ours) / seconds(theirs), 2)
+    def compare(
+        name: str, ours: Callable[[], object], theirs: Callable[[], object], library: str = "scikit-learn"
+    ) -> None:
+        found[f"{name}, × {library}'s time"] = round(seconds(ours) / seconds(theirs), 2)
 
     X, y = make_regression(500, 50, n_informative=10, noise=5.0, random_state=0)
     X, y = X - X.mean(axis=0), y - y.mean()
@@ -49,6 +84,8 @@ def measure() -> dict[str, float]:
     start = kmeans_plus_plus(rows, 4, rng=0)
     em = mixture.GaussianMixture(4, means_init=start, max_iter=20, tol=0, reg_covar=0)
     compare("EM", lambda: GaussianMixture(4, tol=0, iterations=20).fit(rows, init=start), lambda: em.fit(rows))
+
+    compare("training step of our autograd", *training_steps(), library="torch")
 
     text = datasets.king_james().encode()
     model, part = NGram(text[:-400_000], 6), text[-8000:]
