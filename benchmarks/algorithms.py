@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable
 
 import numpy as np
+import tiktoken
+import tokenizers
 import torch
 from sklearn import cluster, linear_model, mixture
 from sklearn.datasets import make_regression
 from sklearn.exceptions import ConvergenceWarning
+from tokenizers import pre_tokenizers
 
 from groundup import datasets
 from groundup.clustering import GaussianMixture, kmeans, kmeans_plus_plus
@@ -19,6 +23,7 @@ from groundup.information import NGram, decode, encode
 from groundup.neural_networks import Linear, ReLU, Sequential, cross_entropy
 from groundup.optimization import AdamW
 from groundup.regression import lasso
+from groundup.tokenization import GPT2_PATTERN, Tokenizer, train_bpe, train_bpe_naive
 
 
 def seconds(work: Callable[[], object], repeat: int = 3) -> float:
@@ -61,6 +66,34 @@ def training_steps(count: int = 100) -> tuple[Callable[[], None], Callable[[], N
     return by_us, by_torch
 
 
+def bpe() -> dict[str, float]:
+    """Training 500 merges on 1 MB, and encoding 1 MB with GPT-2's vocabulary, beside the libraries on one thread."""
+    text = datasets.king_james()[:1_000_000]
+    split = pre_tokenizers.Split(tokenizers.Regex(GPT2_PATTERN), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+    def by_hugging_face() -> None:
+        theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+        theirs.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = tokenizers.trainers.BpeTrainer(vocab_size=756, initial_alphabet=alphabet, show_progress=False)
+        theirs.train_from_iterator([text], trainer)
+
+    ranks = datasets.bpe_ranks("gpt2")
+    reference = tiktoken.Encoding("gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    training = seconds(lambda: train_bpe(text, 500))
+    naive = seconds(lambda: train_bpe_naive(text, 500, GPT2_PATTERN), 1)
+    encoding = seconds(lambda: Tokenizer(ranks).encode_ordinary(text))
+    return {
+        "BPE training, naive time ÷ ours": round(naive / training),
+        "BPE training, × Hugging Face's time": round(training / seconds(by_hugging_face), 2),
+        "BPE encoding with an empty cache, × tiktoken's time": round(
+            encoding / seconds(lambda: reference.encode_ordinary(text)), 2
+        ),
+        "BPE encoding, MB/s": round(len(text.encode()) / 1e6 / encoding, 2),
+    }
+
+
 def measure() -> dict[str, float]:
     """Ratios to a library's time on the same problem from the same start, and the coder's bytes per second."""
     found: dict[str, float] = {}
@@ -94,9 +127,10 @@ def measure() -> dict[str, float]:
     found["arithmetic decoder, bytes/s"] = round(
         len(part) / seconds(lambda: decode(code, len(part), model.frequencies), 1)
     )
-    return found
+    return found | bpe()
 
 
 if __name__ == "__main__":
+    os.environ["RAYON_NUM_THREADS"] = "1"  # Hugging Face's tokenizers
     warnings.simplefilter("ignore", ConvergenceWarning)  # EM stops after 20 steps on purpose
     print(json.dumps(measure()))
