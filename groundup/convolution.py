@@ -134,8 +134,9 @@ def col2im(
     if columns.ndim != 3 or columns.shape[1] % (h * w) or columns.shape[2] != rows * cols:
         expected = f"(batch, channels·{h * w}, {rows * cols})"
         raise ValueError(f"columns {expected} expected, got {tuple(columns.shape)}")
-    parts = columns.reshape(len(columns), -1, h, w, rows, cols)
-    image = columns.new_zeros(*parts.shape[:2], size[0] + 2 * py, size[1] + 2 * px)
+    channels = columns.shape[1] // (h * w)
+    parts = columns.reshape(len(columns), channels, h, w, rows, cols)
+    image = columns.new_zeros(len(columns), channels, size[0] + 2 * py, size[1] + 2 * px)
     for u in range(h):
         for v in range(w):
             bottom, right = u + down * (rows - 1) + 1, v + across * (cols - 1) + 1
