@@ -167,9 +167,7 @@ def test_the_gradient_of_the_input_is_a_transposed_convolution(case, outputs, se
     shape, kernel, stride, padding = case
     x, weight = normal(seed, shape, (outputs, shape[1], *both(kernel)))
     y = conv2d(x, weight, None, stride, padding)
-    left_over = [
-        (n + 2 * p - k) % s for n, p, k, s in zip(shape[2:], both(padding), both(kernel), both(stride))
-    ]
+    left_over = [(n + 2 * p - k) % s for n, p, k, s in zip(shape[2:], both(padding), both(kernel), both(stride))]
     assume(shape[0] > 0 and all(r < s for r, s in zip(left_over, both(stride))))
     (g,) = normal(seed + 1, y.shape)
     expected = F.conv_transpose2d(g, weight, None, stride, padding, tuple(left_over))
