@@ -1,21 +1,30 @@
-"""Our algorithms beside scikit-learn's in one run, one thread each: `python -m benchmarks.algorithms` prints JSON."""
+"""Our algorithms beside the libraries' in one run, one thread each: `python -m benchmarks.algorithms` prints JSON."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable
 
 import numpy as np
+import tiktoken
+import tokenizers
+import torch
 from sklearn import cluster, linear_model, mixture
 from sklearn.datasets import make_regression
 from sklearn.exceptions import ConvergenceWarning
+from tokenizers import pre_tokenizers
 
 from groundup import datasets
+from groundup.attention import MultiHeadAttention, attention, causal_mask, tiled_attention
 from groundup.clustering import GaussianMixture, kmeans, kmeans_plus_plus
 from groundup.information import NGram, decode, encode
+from groundup.neural_networks import Linear, ReLU, Sequential, cross_entropy
+from groundup.optimization import AdamW
 from groundup.regression import lasso
+from groundup.tokenization import GPT2_PATTERN, Tokenizer, train_bpe, train_bpe_naive
 
 
 def seconds(work: Callable[[], object], repeat: int = 3) -> float:
@@ -28,12 +37,100 @@ def seconds(work: Callable[[], object], repeat: int = 3) -> float:
     return min(times)
 
 
+def training_steps(count: int = 100) -> tuple[Callable[[], None], Callable[[], None]]:
+    """`count` AdamW steps of an MLP 784-128-10 on batches of 50 digits in float32: by our autograd, and by torch."""
+    torch.set_num_threads(1)
+    images, labels = datasets.mnist()
+    x, rng = images.reshape(-1, 784), np.random.default_rng(0)
+    model = Sequential(Linear(784, 128, rng, np.float32), ReLU(), Linear(128, 10, rng, np.float32))
+    twin = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+    weights = dict(zip(twin.state_dict(), model.arrays().values(), strict=True))
+    twin.load_state_dict({key: torch.tensor(array.T) for key, array in weights.items()})
+    tx, tlabels = torch.tensor(x), torch.tensor(labels)
+    ours, theirs = AdamW(model.arrays()), torch.optim.AdamW(twin.parameters())
+    batches = [slice(50 * i, 50 * i + 50) for i in range(count)]
+
+    def by_us() -> None:
+        for rows in batches:
+            loss = cross_entropy(model(x[rows]), labels[rows])
+            model.zero_grad()
+            loss.backward()
+            ours.step(model.gradients())
+
+    def by_torch() -> None:
+        for rows in batches:
+            loss = torch.nn.functional.cross_entropy(twin(tx[rows]), tlabels[rows])
+            theirs.zero_grad()
+            loss.backward()
+            theirs.step()
+
+    return by_us, by_torch
+
+
+def bpe() -> dict[str, float]:
+    """Training 500 merges on 1 MB, and encoding 1 MB with GPT-2's vocabulary, beside the libraries on one thread."""
+    text = datasets.king_james()[:1_000_000]
+    split = pre_tokenizers.Split(tokenizers.Regex(GPT2_PATTERN), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+    def by_hugging_face() -> None:
+        theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+        theirs.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = tokenizers.trainers.BpeTrainer(vocab_size=756, initial_alphabet=alphabet, show_progress=False)
+        theirs.train_from_iterator([text], trainer)
+
+    ranks = datasets.bpe_ranks("gpt2")
+    reference = tiktoken.Encoding("gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    training = seconds(lambda: train_bpe(text, 500))
+    naive = seconds(lambda: train_bpe_naive(text, 500, GPT2_PATTERN), 1)
+    encoding = seconds(lambda: Tokenizer(ranks).encode_ordinary(text))
+    return {
+        "BPE training, naive time ÷ ours": round(naive / training),
+        "BPE training, × Hugging Face's time": round(training / seconds(by_hugging_face), 2),
+        "BPE encoding with an empty cache, × tiktoken's time": round(
+            encoding / seconds(lambda: reference.encode_ordinary(text)), 2
+        ),
+        "BPE encoding, MB/s": round(len(text.encode()) / 1e6 / encoding, 2),
+    }
+
+
+def attention_forms(time: int = 2048) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+    """Causal attention in float32, 4 heads of 64, without gradients; and a layer forward and backward: (ours, torch's)."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 4, time, 64)
+    mask, fused = causal_mask(time), torch.nn.functional.scaled_dot_product_attention
+    layer, twin = MultiHeadAttention(256, 4), torch.nn.MultiheadAttention(256, 4, batch_first=True)
+    x, short = torch.randn(8, 128, 256), causal_mask(128)
+
+    def by_torch() -> None:
+        twin(x, x, x, attn_mask=~short, need_weights=False)[0].sum().backward()
+
+    return {
+        f"attention, plain, {time:,} positions": (
+            torch.no_grad()(lambda: attention(q, k, v, mask)),
+            torch.no_grad()(lambda: fused(q, k, v, is_causal=True)),
+        ),
+        f"attention, tiled, {time:,} positions": (
+            torch.no_grad()(lambda: tiled_attention(q, k, v, causal=True)),
+            torch.no_grad()(lambda: fused(q, k, v, is_causal=True)),
+        ),
+        "multi-head attention, forward and backward": (
+            lambda: layer(x, mask=short).sum().backward(),
+            by_torch,
+        ),
+    }
+
+
 def measure() -> dict[str, float]:
-    """Ratios to scikit-learn's time on the same problem from the same start, and the coder's bytes per second."""
+    """Ratios to a library's time on the same problem from the same start, and the coder's bytes per second."""
     found: dict[str, float] = {}
 
-    def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object]) -> None:
-        found[f"{name}, × scikit-learn's time"] = round(seconds(ours) / seconds(theirs), 2)
+    def compare(
+        name: str, ours: Callable[[], object], theirs: Callable[[], object], library: str = "scikit-learn"
+    ) -> None:
+        found[f"{name}, × {library}'s time"] = round(seconds(ours) / seconds(theirs), 2)
 
     X, y = make_regression(500, 50, n_informative=10, noise=5.0, random_state=0)
     X, y = X - X.mean(axis=0), y - y.mean()
@@ -50,6 +147,11 @@ def measure() -> dict[str, float]:
     em = mixture.GaussianMixture(4, means_init=start, max_iter=20, tol=0, reg_covar=0)
     compare("EM", lambda: GaussianMixture(4, tol=0, iterations=20).fit(rows, init=start), lambda: em.fit(rows))
 
+    compare("training step of our autograd", *training_steps(), library="torch")
+
+    for name, (ours, theirs) in attention_forms().items():
+        compare(name, ours, theirs, library="torch")
+
     text = datasets.king_james().encode()
     model, part = NGram(text[:-400_000], 6), text[-8000:]
     code = encode(part, model.frequencies)
@@ -57,9 +159,10 @@ def measure() -> dict[str, float]:
     found["arithmetic decoder, bytes/s"] = round(
         len(part) / seconds(lambda: decode(code, len(part), model.frequencies), 1)
     )
-    return found
+    return found | bpe()
 
 
 if __name__ == "__main__":
+    os.environ["RAYON_NUM_THREADS"] = "1"  # Hugging Face's tokenizers
     warnings.simplefilter("ignore", ConvergenceWarning)  # EM stops after 20 steps on purpose
     print(json.dumps(measure()))

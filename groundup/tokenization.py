@@ -17,6 +17,7 @@ import regex
 __all__ = [
     "byte_ids",
     "merge_pair",
+    "train_bpe_naive",
     "GPT2_PATTERN",
     "CL100K_PATTERN",
     "train_bpe",
@@ -46,6 +47,38 @@ def merge_pair(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
             out.append(ids[i])
             i += 1
     return out
+
+
+def train_bpe_naive(text: str, merges: int, pattern: str) -> list[tuple[bytes, bytes]]:
+    """The first merges of BPE, every pair counted anew for each; the pieces of `pattern` apart.
+
+    Sennrich et al. (2016), algorithm 1. Ties go to the smaller ids (:func:`byte_ids`, then by
+    age). Fewer are returned when no pair is left.
+    """
+    ids = byte_ids()
+    tokens = list(ids)  # id -> bytes
+    pieces = [[ids[bytes([b])] for b in _utf8(p)] for p in regex.findall(pattern, text)]
+    found = []
+    for _ in range(merges):
+        counts = Counter(pair for piece in pieces for pair in pairwise(piece))
+        if not counts:
+            break
+        a, b = best = min(counts, key=lambda pair: (-counts[pair], pair))
+        token = tokens[a] + tokens[b]
+        if token not in ids:
+            ids[token] = len(tokens)
+            tokens.append(token)
+        found.append((tokens[a], tokens[b]))
+        pieces = [merge_pair(piece, best, ids[token]) for piece in pieces]
+    return found
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        bad = text[error.start]
+        raise ValueError(f"{bad!r} is half of a surrogate pair, not a character") from None
 
 
 GPT2_PATTERN = (
@@ -111,14 +144,6 @@ def train_bpe(text: str, merges: int, pattern: str = GPT2_PATTERN) -> list[tuple
             if n > 0:
                 heappush(heap, (-counts[each], each))
     return found
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        bad = text[error.start]
-        raise ValueError(f"{bad!r} is half of a surrogate pair, not a character") from None
 
 
 def bpe(piece: bytes, ranks: Mapping[bytes, int]) -> list[int]:

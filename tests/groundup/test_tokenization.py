@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, trainers
 
 from groundup import datasets
-from groundup.tokenization import CL100K_PATTERN, GPT2_PATTERN, Tokenizer, bpe, byte_ids, merge_pair, train_bpe
+from groundup.tokenization import (
+    CL100K_PATTERN,
+    GPT2_PATTERN,
+    Tokenizer,
+    bpe,
+    byte_ids,
+    merge_pair,
+    train_bpe,
+    train_bpe_naive,
+)
 
 few = settings(deadline=None, max_examples=80)
 texts = st.one_of(
@@ -37,26 +46,6 @@ both = pytest.mark.parametrize("name", PATTERNS)
 # --- training --------------------------------------------------------------------------------
 
 
-def recount(text, merges, pattern):
-    """BPE as its definition says: count every pair anew for every merge."""
-    ids = byte_ids()
-    tokens = list(ids)
-    chunks = [[ids[bytes([b])] for b in piece.encode()] for piece in regex.findall(pattern, text)]
-    found = []
-    for _ in range(merges):
-        counts = Counter(pair for chunk in chunks for pair in pairwise(chunk))
-        if not counts:
-            break
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        a, b = (tokens[i] for i in best)
-        found.append((a, b))
-        if a + b not in ids:
-            ids[a + b] = len(tokens)
-            tokens.append(a + b)
-        chunks = [merge_pair(chunk, best, ids[a + b]) for chunk in chunks]
-    return found
-
-
 def hugging_face(text, merges):
     visible = {chr(byte[0] if i < 188 else 256 + i - 188): byte for byte, i in byte_ids().items()}
     theirs = tokenizers.Tokenizer(models.BPE())
@@ -76,9 +65,9 @@ def hugging_face(text, merges):
 
 @few
 @given(texts, st.integers(0, 40))
-def test_train_bpe_is_recounting(text, merges):
+def test_train_bpe_finds_what_counting_anew_finds(text, merges):
     for pattern in PATTERNS.values():
-        assert train_bpe(text, merges, pattern) == recount(text, merges, pattern)
+        assert train_bpe(text, merges, pattern) == train_bpe_naive(text, merges, pattern)
 
 
 @few
@@ -92,13 +81,26 @@ def test_train_bpe_on_real_text_finds_hugging_faces_merges():
     assert train_bpe(text, 800) == hugging_face(text, 800)
 
 
+@few
+@given(st.text(alphabet="ab \n", max_size=40), st.integers(0, 20))
+def test_without_cuts_merges_cross_words(text, merges):
+    everything = r"(?s).+"
+    found = train_bpe_naive(text, merges, everything)
+    assert found == train_bpe(text, merges, everything)
+    pairs = Counter(pairwise(text))
+    if found:
+        a, b = found[0]
+        assert pairs[a.decode(), b.decode()] == max(pairs.values())
+
+
 def test_train_bpe_stops_when_nothing_is_left_to_merge():
     assert train_bpe("", 5) == [] and train_bpe("a b", 0) == []
     assert train_bpe("aaaa", 99) == [(b"a", b"a"), (b"aa", b"aa")]
     with pytest.raises(ValueError, match="cannot be negative"):
         train_bpe("abc", -1)
-    with pytest.raises(ValueError, match="half of a surrogate pair"):
-        train_bpe("ab\ud800", 3)
+    for train in (train_bpe, train_bpe_naive):
+        with pytest.raises(ValueError, match="half of a surrogate pair"):
+            train("ab\ud800", 3, GPT2_PATTERN)
 
 
 @given(st.lists(st.integers(0, 2), max_size=30))
