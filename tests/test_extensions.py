@@ -288,3 +288,20 @@ def test_what_is_wrong_fails_the_build_with_file_and_remedy(tmp_path):
         r"term not in glossary: 'absent'",
     ):
         assert re.search(expected, log), f"{expected}\n{log}"
+
+
+def test_a_renderer_that_does_not_listen_yet_is_started_again(monkeypatch):
+    tries = []
+
+    def get():
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConnectionRefusedError
+        return "renderer"
+
+    monkeypatch.setattr(maths.katex.KaTeXServer, "get", get)
+    monkeypatch.setattr(maths.time, "sleep", lambda seconds: None)
+    assert maths._renderer() == "renderer" and len(tries) == 3
+    monkeypatch.setattr(maths.katex.KaTeXServer, "get", lambda: tries[100])  # another error is not hidden
+    with pytest.raises(IndexError):
+        maths._renderer()

@@ -6,10 +6,12 @@ sphinxcontrib-katex; both are the version in `package-lock.json`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 from docutils import nodes
@@ -98,6 +100,16 @@ def _start(app: Sphinx) -> None:
         katex.NODEJS_BINARY = node()
         katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = PATIENCE
         assets(app.srcdir)
+        _renderer()
+
+
+def _renderer() -> katex.KaTeXServer:
+    """The renderer, started. On a busy machine its socket may be there before it listens: then start another."""
+    for _ in range(9):
+        with contextlib.suppress(ConnectionRefusedError):
+            return katex.KaTeXServer.get()
+        time.sleep(0.2)
+    return katex.KaTeXServer.get()
 
 
 def setup(app: Sphinx) -> dict:
