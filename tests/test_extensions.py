@@ -291,17 +291,19 @@ def test_what_is_wrong_fails_the_build_with_file_and_remedy(tmp_path):
 
 
 def test_a_renderer_that_does_not_listen_yet_is_started_again(monkeypatch):
-    tries = []
+    processes = []
 
     def get():
-        tries.append(1)
-        if len(tries) < 3:
+        processes.append(maths.katex.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        if len(processes) < 3:
             raise ConnectionRefusedError
         return "renderer"
 
+    monkeypatch.setattr(maths.katex, "Popen", None)
     monkeypatch.setattr(maths.katex.KaTeXServer, "get", get)
-    monkeypatch.setattr(maths.time, "sleep", lambda seconds: None)
-    assert maths._renderer() == "renderer" and len(tries) == 3
-    monkeypatch.setattr(maths.katex.KaTeXServer, "get", lambda: tries[100])  # another error is not hidden
-    with pytest.raises(IndexError):
-        maths._renderer()
+    assert maths._renderer(tries=3) == "renderer"
+    assert [process.poll() is None for process in processes] == [False, False, True], "what failed is ended"
+    processes.pop().kill()
+    processes.clear()
+    with pytest.raises(ConnectionRefusedError):
+        maths._renderer(tries=2)

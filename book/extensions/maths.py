@@ -6,13 +6,12 @@ sphinxcontrib-katex; both are the version in `package-lock.json`.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import re
 import shutil
-import time
 from pathlib import Path
+from subprocess import Popen
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -103,13 +102,20 @@ def _start(app: Sphinx) -> None:
         _renderer()
 
 
-def _renderer() -> katex.KaTeXServer:
+def _renderer(tries: int = 10) -> katex.KaTeXServer:
     """The renderer, started. On a busy machine its socket may be there before it listens: then start another."""
-    for _ in range(9):
-        with contextlib.suppress(ConnectionRefusedError):
+    started: list[Popen] = []
+    katex.Popen = lambda *command, **options: started.append(Popen(*command, **options)) or started[-1]
+    while True:
+        try:
             return katex.KaTeXServer.get()
-        time.sleep(0.2)
-    return katex.KaTeXServer.get()
+        except ConnectionRefusedError:
+            while started:
+                started[-1].kill()
+                started.pop().wait()
+            tries -= 1
+            if not tries:
+                raise
 
 
 def setup(app: Sphinx) -> dict:
