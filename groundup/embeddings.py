@@ -142,6 +142,9 @@ class WordVectors:
             raise ValueError(f"{word!r} has no vector; {len(self.words):,} words have")
         return self._ids[word]
 
+    def __contains__(self, word: str) -> bool:
+        return word in self._ids
+
     def __getitem__(self, word: str) -> np.ndarray:
         return self.vectors[self.id(word)]
 
@@ -227,6 +230,15 @@ def randomized_svd(
     return Q @ U, s, Vt
 
 
+def _batch(u, v, n, k):
+    u, v, n = np.asarray(u), np.asarray(v), np.asarray(n)
+    if u.ndim != 2 or u.shape != v.shape or n.ndim != 2 or not len(n) or n.shape[1] != u.shape[1]:
+        raise ValueError(f"need u, v (b, d) and n (m, d): {u.shape}, {v.shape}, {n.shape}")
+    if k < 0:
+        raise ValueError(f"k cannot be negative, got {k}")
+    return u, v, n
+
+
 def sgns_loss(u: np.ndarray, v: np.ndarray, n: np.ndarray, k: float) -> float:
     """Skip-gram's loss with negative sampling, summed over a batch of b pairs, in nats.
 
@@ -248,15 +260,6 @@ def sgns_gradient(
     g = sigmoid((u * v).sum(axis=1, keepdims=True)) - 1  # (b, 1)
     h = sigmoid(u @ n.T) * u.dtype.type(k / len(n))  # (b, m)
     return g * v + h @ n, g * u, h.T @ u
-
-
-def _batch(u, v, n, k):
-    u, v, n = np.asarray(u), np.asarray(v), np.asarray(n)
-    if u.ndim != 2 or u.shape != v.shape or n.ndim != 2 or not len(n) or n.shape[1] != u.shape[1]:
-        raise ValueError(f"need u, v (b, d) and n (m, d): {u.shape}, {v.shape}, {n.shape}")
-    if k < 0:
-        raise ValueError(f"k cannot be negative, got {k}")
-    return u, v, n
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,14 @@ def skip_gram_pairs(
     return words[order], contexts[order]
 
 
+def _add_rows(table: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> None:
+    """table[ids] += rows, where an id may occur several times; touches only its rows."""
+    different, place = np.unique(ids, return_inverse=True)
+    one = np.ones(len(ids), dtype=rows.dtype)
+    gather = sparse.csc_array((one, place, np.arange(len(ids) + 1)), (len(different), len(ids)))
+    table[different] += gather @ rows
+
+
 def train_skip_gram(
     sequences: Iterable[np.ndarray],
     size: int,
@@ -351,14 +362,6 @@ def train_skip_gram(
             _add_rows(V, np.append(c, n), rate * np.concatenate([dv, dz]))
             step += 1
     return SkipGram(U, V, np.array(losses))
-
-
-def _add_rows(table: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> None:
-    """table[ids] += rows, where an id may occur several times; touches only its rows."""
-    different, place = np.unique(ids, return_inverse=True)
-    one = np.ones(len(ids), dtype=rows.dtype)
-    gather = sparse.csc_array((one, place, np.arange(len(ids) + 1)), (len(different), len(ids)))
-    table[different] += gather @ rows
 
 
 @dataclass(frozen=True)
