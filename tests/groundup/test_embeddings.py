@@ -299,6 +299,7 @@ def test_train_skip_gram_finds_topics():
 
 def test_train_skip_gram_is_seeded():
     first, again, other = (train_skip_gram(topics(1), 24, 4, epochs=1, seed=s) for s in (3, 3, 4))
+    assert {type(run) for run in (first, again, other)} == {SkipGram}
     np.testing.assert_array_equal(first.words, again.words)
     assert not np.array_equal(first.words, other.words)
 
@@ -408,7 +409,7 @@ def test_weat_by_random_splits_comes_near_the_exact_value():
     X, Y, A, B = (rng.standard_normal((8, 5)) for _ in range(4))
     exact, drawn = weat(X, Y, A, B), weat(X, Y, A, B, draws=5000)
     assert exact.p != drawn.p and abs(exact.p - drawn.p) < 4 * math.sqrt(exact.p * (1 - exact.p) / 5000) + 1e-3
-    assert drawn == drawn and np.array_equal(drawn.x, exact.x)
+    assert type(drawn) is Association and np.array_equal(drawn.x, exact.x)
     far = weat(X + 50 * A.sum(0), Y - 50 * A.sum(0), A, -A, draws=100)
     assert 0 < far.p <= 0.05  # never zero: the observed split counts
 
