@@ -1,7 +1,7 @@
 # Generated from chapters/language/attention.md; edit the chapter.
-"""Attention. You build the operation by which a position of a sequence reads from the others. It
-equals PyTorch's to $10^{-6}$, and a second form of it needs memory that grows with the length
-of the sequence, not with its square.
+"""Attention. You build the operation by which one position of a sequence reads from the others. It
+equals PyTorch's to $10^{-6}$, and a second form of it, exact as well, needs memory in
+proportion to the length of the sequence instead of its square.
 """
 
 from __future__ import annotations
@@ -15,42 +15,10 @@ __all__ = [
     "attention_weights",
     "attention",
     "causal_mask",
-    "tiled_attention",
     "MultiHeadAttention",
     "sinusoidal_positions",
+    "tiled_attention",
 ]
-
-
-def attention_weights(
-    q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """softmax(q kᵀ / √dim) over the keys: what share of each value each query gets.
-
-    q is (..., queries, dim), k is (..., keys, dim), mask is boolean and broadcasts to
-    (..., queries, keys): True where a query may look. Returns (..., queries, keys). Rows
-    sum to 1, or are all 0 where the mask allows nothing. Raises ValueError for tensors
-    that do not fit. Source: Vaswani et al. (2017), eq. 1.
-    """
-    _check(q, k, mask)
-    scores = q / math.sqrt(q.shape[-1]) @ k.mT  # (..., queries, keys)
-    if mask is None:
-        return scores.softmax(-1)
-    lowest = torch.finfo(scores.dtype).min  # not -inf: a row of -inf has no softmax
-    return scores.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0)
-
-
-def attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Scaled dot-product attention: each query gets a blend of the values.
-
-    q is (..., queries, dim), k is (..., keys, dim), v is (..., keys, dim_v); the leading
-    axes broadcast. mask is boolean and broadcasts to (..., queries, keys): True where a
-    query may look. Returns (..., queries, dim_v); a query that may look at nothing gets
-    zeros. Raises ValueError for tensors that do not fit.
-    """
-    _check(q, k, mask, v)
-    return attention_weights(q, k, mask) @ v
 
 
 def _check(q, k, mask=None, v=None) -> None:
@@ -86,6 +54,38 @@ def _check(q, k, mask=None, v=None) -> None:
         raise ValueError(f"a mask of shape {tuple(mask.shape)} does not broadcast to {full}")
 
 
+def attention_weights(
+    q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """softmax(q kᵀ / √dim) over the keys: what share of each value each query gets.
+
+    q is (..., queries, dim), k is (..., keys, dim), mask is boolean and broadcasts to
+    (..., queries, keys): True where a query may look. Returns (..., queries, keys). Rows
+    sum to 1, or are all 0 where the mask allows nothing. Raises ValueError for tensors
+    that do not fit. Source: Vaswani et al. (2017), eq. 1.
+    """
+    _check(q, k, mask)
+    scores = q / math.sqrt(q.shape[-1]) @ k.mT  # (..., queries, keys)
+    if mask is None:
+        return scores.softmax(-1)
+    lowest = torch.finfo(scores.dtype).min  # not -inf: a row of -inf has no softmax
+    return scores.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0)
+
+
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Scaled dot-product attention: each query gets a blend of the values.
+
+    q is (..., queries, dim), k is (..., keys, dim), v is (..., keys, dim_v); the leading
+    axes broadcast. mask is boolean and broadcasts to (..., queries, keys): True where a
+    query may look. Returns (..., queries, dim_v); a query that may look at nothing gets
+    zeros. Raises ValueError for tensors that do not fit.
+    """
+    _check(q, k, mask, v)
+    return attention_weights(q, k, mask) @ v
+
+
 def causal_mask(time: int, device: torch.device | str | None = None) -> torch.Tensor:
     """(time, time) boolean: query i may look at the keys 0 to i.
 
@@ -94,53 +94,6 @@ def causal_mask(time: int, device: torch.device | str | None = None) -> torch.Te
     if time < 0:
         raise ValueError(f"time is a number of positions, not {time}")
     return torch.ones(time, time, dtype=torch.bool, device=device).tril()
-
-
-def tiled_attention(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None = None,
-    causal: bool = False,
-    tile: int = 256,
-) -> torch.Tensor:
-    """`attention`, holding scores of tile × tile at a time instead of queries × keys.
-
-    Shapes and errors as in `attention`. causal=True is causal_mask without the (time, time)
-    array, skips tiles in the future, and needs as many queries as keys. float16 and
-    bfloat16 are added up in float32. Call it under torch.no_grad: autograd would keep every
-    tile. Raises ValueError also for tile < 1. Source: Milakov & Gimelshein (2018), alg. 3;
-    Dao et al. (2022), alg. 1.
-    """
-    _check(q, k, mask, v)
-    queries, keys, wide = q.shape[-2], k.shape[-2], torch.promote_types(q.dtype, torch.float32)
-    if tile < 1:
-        raise ValueError(f"a tile holds at least one row, not {tile}")
-    if causal and queries != keys:
-        raise ValueError(f"causal needs as many queries as keys, not {queries} and {keys}")
-    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    result, at = q.new_empty(*lead, queries, v.shape[-1]), torch.arange(keys, device=q.device)
-    if mask is not None:
-        mask = mask.expand(*lead, queries, keys)  # a view: no memory
-    for top in range(0, queries, tile):
-        rows = slice(top, min(top + tile, queries))
-        q_tile = q[..., rows, :].to(wide) / math.sqrt(q.shape[-1])
-        peak = q_tile.new_full((*lead, q_tile.shape[-2], 1), torch.finfo(wide).min)  # m
-        total, blend = torch.zeros_like(peak), 0.0  # l, o
-        for left in range(0, rows.stop if causal else keys, tile):
-            cols = slice(left, min(left + tile, keys))
-            scores = q_tile @ k[..., cols, :].to(wide).mT  # (..., tile, tile)
-            if mask is not None:
-                scores = scores.masked_fill(~mask[..., rows, cols], -torch.inf)
-            if causal:
-                scores = scores.masked_fill(at[cols] > at[rows, None], -torch.inf)
-            higher = torch.maximum(peak, scores.amax(-1, keepdim=True))
-            shrink, e = (peak - higher).exp(), (scores - higher).exp()
-            total = shrink * total + e.sum(-1, keepdim=True)
-            blend = shrink * blend + e @ v[..., cols, :].to(wide)
-            peak = higher
-        result[..., rows, :] = blend / total.clamp(min=1)  # total is 0, or at least e⁰ = 1
-    return result
 
 
 class MultiHeadAttention(nn.Module):
@@ -164,16 +117,27 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Linear(width, width, bias)
         self.output = nn.Linear(width, width, bias)
 
-    def forward(self, x, context=None, mask=None) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        context: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         context = self._context(x, context, mask)
         q, k, v = self.query(x), self.key(context), self.value(context)
         blend = attention(self._split(q), self._split(k), self._split(v), mask)
         return self.output(blend.transpose(1, 2).flatten(2))  # heads side by side again
 
-    def weights(self, x, context=None, mask=None) -> torch.Tensor:
+    def weights(
+        self,
+        x: torch.Tensor,
+        context: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """What `forward` blends with: (batch, heads, time, keys)."""
         context = self._context(x, context, mask)
-        return attention_weights(self._split(self.query(x)), self._split(self.key(context)), mask)
+        q, k = self._split(self.query(x)), self._split(self.key(context))
+        return attention_weights(q, k, mask)
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, time, width) -> (batch, heads, time, width / heads)"""
@@ -198,7 +162,7 @@ class MultiHeadAttention(nn.Module):
 def sinusoidal_positions(
     time: int, width: int, device: torch.device | str | None = None
 ) -> torch.Tensor:
-    """(time, width): sin(t ωᵢ) in the even columns, cos(t ωᵢ) in the odd, ωᵢ = 10000^(−2i/width).
+    """(time, width): sin(t ωᵢ) in column 2i and cos(t ωᵢ) in 2i + 1, ωᵢ = 10000^(−2i/width).
 
     Raises ValueError for a negative time, and a width that is not even and positive.
     Source: Vaswani et al. (2017), section 3.5.
@@ -206,6 +170,55 @@ def sinusoidal_positions(
     if time < 0 or width < 2 or width % 2:
         raise ValueError(f"need time ≥ 0 and an even width above 0, not {time} and {width}")
     rates = 10_000 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angles = torch.arange(time, dtype=torch.float64).unsqueeze(-1) * rates  # (time, width / 2)
+    angles = torch.arange(time, dtype=torch.float64).unsqueeze(-1) * rates  # (time, width/2)
     table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
     return table.to(device=device, dtype=torch.float32)
+
+
+def tiled_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    causal: bool = False,
+    tile: int = 256,
+) -> torch.Tensor:
+    """`attention`, holding scores of tile × tile at a time instead of queries × keys.
+
+    Shapes and errors as in `attention`. causal=True is causal_mask without the (time, time)
+    array, skips tiles in the future, and needs as many queries as keys. float16 and
+    bfloat16 are added up in float32. Call it under torch.no_grad: autograd would keep every
+    tile. Raises ValueError also for tile < 1. Source: Milakov & Gimelshein (2018), alg. 3;
+    Dao et al. (2022), alg. 1.
+    """
+    _check(q, k, mask, v)
+    queries, keys = q.shape[-2], k.shape[-2]
+    wide = torch.promote_types(q.dtype, torch.float32)
+    if tile < 1:
+        raise ValueError(f"a tile holds at least one row, not {tile}")
+    if causal and queries != keys:
+        raise ValueError(f"causal needs as many queries as keys, not {queries} and {keys}")
+    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    result = q.new_empty(*lead, queries, v.shape[-1])
+    at = torch.arange(keys, device=q.device)
+    if mask is not None:
+        mask = mask.expand(*lead, queries, keys)  # a view: no memory
+    for top in range(0, queries, tile):
+        rows = slice(top, min(top + tile, queries))
+        q_tile = q[..., rows, :].to(wide) / math.sqrt(q.shape[-1])
+        peak = q_tile.new_full((*lead, q_tile.shape[-2], 1), torch.finfo(wide).min)  # m
+        total, blend = torch.zeros_like(peak), 0.0  # l, o
+        for left in range(0, rows.stop if causal else keys, tile):
+            cols = slice(left, min(left + tile, keys))
+            scores = q_tile @ k[..., cols, :].to(wide).mT  # (..., tile, tile)
+            if mask is not None:
+                scores = scores.masked_fill(~mask[..., rows, cols], -torch.inf)
+            if causal:
+                scores = scores.masked_fill(at[cols] > at[rows, None], -torch.inf)
+            higher = torch.maximum(peak, scores.amax(-1, keepdim=True))
+            shrink, e = (peak - higher).exp(), (scores - higher).exp()
+            total = shrink * total + e.sum(-1, keepdim=True)
+            blend = shrink * blend + e @ v[..., cols, :].to(wide)
+            peak = higher
+        result[..., rows, :] = blend / total.clamp(min=1)  # total is 0, or at least e⁰ = 1
+    return result
