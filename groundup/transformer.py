@@ -1,7 +1,7 @@
 # Generated from chapters/language/transformer.md; edit the chapter.
 """Transformer. You build GPT-2. It loads weights in Hugging Face's format and gives the same
 logits to $10^{-5}$; trained from scratch on a source whose entropy is known, it comes within
-0.1 nats of that floor.
+0.1 nats of what the best predictor pays.
 """
 
 from __future__ import annotations
