@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from tokenizers import pre_tokenizers
 
 from groundup import datasets
+from groundup.attention import MultiHeadAttention, attention, causal_mask, tiled_attention
 from groundup.clustering import GaussianMixture, kmeans, kmeans_plus_plus
 from groundup.information import NGram, decode, encode
 from groundup.neural_networks import Linear, ReLU, Sequential, cross_entropy
@@ -94,6 +95,34 @@ def bpe() -> dict[str, float]:
     }
 
 
+def attention_forms(time: int = 2048) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+    """Causal attention in float32, 4 heads of 64, without gradients; and a layer forward and backward: (ours, torch's)."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 4, time, 64)
+    mask, fused = causal_mask(time), torch.nn.functional.scaled_dot_product_attention
+    layer, twin = MultiHeadAttention(256, 4), torch.nn.MultiheadAttention(256, 4, batch_first=True)
+    x, short = torch.randn(8, 128, 256), causal_mask(128)
+
+    def by_torch() -> None:
+        twin(x, x, x, attn_mask=~short, need_weights=False)[0].sum().backward()
+
+    return {
+        f"attention, plain, {time:,} positions": (
+            torch.no_grad()(lambda: attention(q, k, v, mask)),
+            torch.no_grad()(lambda: fused(q, k, v, is_causal=True)),
+        ),
+        f"attention, tiled, {time:,} positions": (
+            torch.no_grad()(lambda: tiled_attention(q, k, v, causal=True)),
+            torch.no_grad()(lambda: fused(q, k, v, is_causal=True)),
+        ),
+        "multi-head attention, forward and backward": (
+            lambda: layer(x, mask=short).sum().backward(),
+            by_torch,
+        ),
+    }
+
+
 def measure() -> dict[str, float]:
     """Ratios to a library's time on the same problem from the same start, and the coder's bytes per second."""
     found: dict[str, float] = {}
@@ -119,6 +148,9 @@ def measure() -> dict[str, float]:
     compare("EM", lambda: GaussianMixture(4, tol=0, iterations=20).fit(rows, init=start), lambda: em.fit(rows))
 
     compare("training step of our autograd", *training_steps(), library="torch")
+
+    for name, (ours, theirs) in attention_forms().items():
+        compare(name, ours, theirs, library="torch")
 
     text = datasets.king_james().encode()
     model, part = NGram(text[:-400_000], 6), text[-8000:]

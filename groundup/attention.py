@@ -100,10 +100,10 @@ class MultiHeadAttention(nn.Module):
     """Attention by `heads` heads side by side, each on its own width / heads features.
 
     `forward(x, context=None, mask=None)`: x is (batch, time, width); keys and values come
-    from context (batch, keys, width), by default from x itself. mask is boolean, (time, keys)
-    for all alike or broadcastable to (batch, heads, time, keys): True where a query may
-    look. Returns (batch, time, width). Raises ValueError for sizes that do not fit, heads
-    that do not divide width, and masks of three axes, whose first could mean either.
+    from context (batch, keys, width), by default from x itself. mask is boolean: (time,
+    keys) for all alike, or broadcastable to (batch, heads, time, keys); True where a query
+    may look. Returns (batch, time, width). Raises ValueError for sizes that do not fit,
+    heads that do not divide width, and masks of three axes, whose first is ambiguous.
     Source: Vaswani et al. (2017), section 3.2.2.
     """
 
