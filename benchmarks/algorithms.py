@@ -12,6 +12,7 @@ import numpy as np
 import tiktoken
 import tokenizers
 import torch
+from diffusers import DDPMScheduler
 from sklearn import cluster, linear_model, mixture
 from sklearn.datasets import make_regression
 from sklearn.exceptions import ConvergenceWarning
@@ -20,6 +21,7 @@ from tokenizers import pre_tokenizers
 from groundup import datasets
 from groundup.attention import MultiHeadAttention, attention, causal_mask, tiled_attention
 from groundup.clustering import GaussianMixture, kmeans, kmeans_plus_plus
+from groundup.diffusion import Diffusion, LinearDenoiser, NoisePredictor, UNet, cosine_betas, sample
 from groundup.information import NGram, decode, encode
 from groundup.neural_networks import Linear, ReLU, Sequential, cross_entropy
 from groundup.optimization import AdamW
@@ -123,6 +125,32 @@ def attention_forms(time: int = 2048) -> dict[str, tuple[Callable[[], object], C
     }
 
 
+def diffusion(count: int = 32) -> dict[str, float]:
+    """Drawing `count` images in 100 steps, beside diffusers' DDPMScheduler.step with the same untrained network."""
+    torch.set_num_threads(1)
+    process = Diffusion(cosine_betas(100, shift=1.0))
+    linear = LinearDenoiser(torch.rand(500, 1, 20, 20, generator=torch.Generator().manual_seed(0)) * 2 - 1, process)
+    model = NoisePredictor(UNet(inputs=2), linear).eval()
+
+    def by_us() -> None:
+        sample(model, process, (count, 1, 20, 20), torch.Generator().manual_seed(0))
+
+    def by_diffusers() -> None:
+        generator = torch.Generator().manual_seed(0)
+        scheduler = DDPMScheduler(100, trained_betas=process.betas.float().numpy())
+        scheduler.set_timesteps(100)
+        x = torch.randn(count, 1, 20, 20, generator=generator)
+        with torch.no_grad():
+            for t in scheduler.timesteps:
+                x = scheduler.step(model(x, t.expand(count)), t, x, generator=generator).prev_sample
+
+    ours = seconds(by_us)
+    return {
+        "diffusion samples/s, × diffusers'": round(seconds(by_diffusers) / ours, 2),
+        "diffusion, samples/s": round(count / ours, 1),
+    }
+
+
 def measure() -> dict[str, float]:
     """Ratios to a library's time on the same problem from the same start, and the coder's bytes per second."""
     found: dict[str, float] = {}
@@ -159,7 +187,7 @@ def measure() -> dict[str, float]:
     found["arithmetic decoder, bytes/s"] = round(
         len(part) / seconds(lambda: decode(code, len(part), model.frequencies), 1)
     )
-    return found | bpe()
+    return found | bpe() | diffusion()
 
 
 if __name__ == "__main__":
