@@ -29,9 +29,7 @@ def randn(*shape, seed=0, dtype=torch.float32):
 
 def library(betas, clip=None, spacing="leading"):
     limits = {"clip_sample": clip is not None, "clip_sample_range": clip or 1.0}
-    return DDIMScheduler(
-        len(betas), trained_betas=betas.float().numpy(), timestep_spacing=spacing, **limits
-    )
+    return DDIMScheduler(len(betas), trained_betas=betas.float().numpy(), timestep_spacing=spacing, **limits)
 
 
 # labels
@@ -271,9 +269,7 @@ def test_sampling_equals_the_loop_of_diffusers(seed, total, eta, clip, data):
     for t in theirs.timesteps.tolist():
         eps = model(x, torch.full((2,), t))
         x = theirs.step(eps, t, x, eta, clip is not None, draws).prev_sample
-    found = ddim_sample(
-        model, Diffusion(betas), (2, 1, 3, 3), steps, generator(seed), eta, clip, spacing="leading"
-    )
+    found = ddim_sample(model, Diffusion(betas), (2, 1, 3, 3), steps, generator(seed), eta, clip, spacing="leading")
     assert torch.allclose(found, x, atol=1e-4)
 
 
