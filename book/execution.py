@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TextIO
@@ -175,7 +175,7 @@ def run(book: Book, notebook: Notebook, key: str = "", env: dict[str, str] | Non
     started = time.perf_counter()
     said = tempfile.TemporaryFile(mode="w+")  # what the kernel process itself prints: of use only when it dies
     try:
-        memory = asyncio.run(_execute(result, notebook, env, said))
+        memory = _with_a_kernel(lambda: asyncio.run(_execute(result, notebook, env, said)))
     except CellExecutionError:
         raise BookError(_cell_error(notebook, result)) from None
     except CellTimeoutError:
@@ -201,6 +201,17 @@ def run(book: Book, notebook: Notebook, key: str = "", env: dict[str, str] | Non
         "cells": len(notebook.code),
         "checks": dict(checks),
     }
+
+
+def _with_a_kernel(execute: Callable[[], int], tries: int = 3) -> int:
+    """`execute()`, again if its kernel did not come up: another process may have taken the port it was given."""
+    while True:
+        try:
+            return execute()
+        except RuntimeError as error:
+            tries -= 1
+            if "before replying to kernel_info" not in str(error) or not tries:
+                raise
 
 
 async def _execute(result: nbformat.NotebookNode, notebook: Notebook, env: dict[str, str], said: TextIO) -> int:

@@ -429,3 +429,19 @@ def test_records_are_json_with_what_the_card_shows(small):
     run(small)
     record = json.loads((small.build / "executed/records.json").read_text())["chapters/one/adding"]
     assert {"seconds", "memory", "when", "machine", "cells", "checks", "key"} == record.keys()
+
+
+def test_a_kernel_that_does_not_come_up_is_started_again():
+    said = iter([RuntimeError("Kernel died before replying to kernel_info")] * 2 + [None, RuntimeError("another")])
+
+    def execute():
+        error = next(said)
+        if error:
+            raise error
+        return 7
+
+    assert execution._with_a_kernel(execute) == 7
+    with pytest.raises(RuntimeError, match="another"):
+        execution._with_a_kernel(execute)
+    with pytest.raises(RuntimeError, match="kernel_info"):
+        execution._with_a_kernel(lambda: (_ for _ in ()).throw(RuntimeError("died before replying to kernel_info")))
