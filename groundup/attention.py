@@ -99,12 +99,14 @@ def causal_mask(time: int, device: torch.device | str | None = None) -> torch.Te
 class MultiHeadAttention(nn.Module):
     """Attention by `heads` heads side by side, each on its own width / heads features.
 
-    `forward(x, context=None, mask=None)`: x is (batch, time, width); keys and values come
-    from context (batch, keys, width), by default from x itself. mask is boolean: (time,
-    keys) for all alike, or broadcastable to (batch, heads, time, keys); True where a query
-    may look. Returns (batch, time, width). Raises ValueError for sizes that do not fit,
-    heads that do not divide width, and masks of three axes, whose first is ambiguous.
-    Source: Vaswani et al. (2017), section 3.2.2.
+    `forward(x, context=None, mask=None, cache=None)`: x is (batch, time, width); keys and
+    values come from context (batch, keys, width), by default from x itself. mask is
+    boolean: (time, keys) for all alike, or broadcastable to (batch, heads, time, keys);
+    True where a query may look. Returns (batch, time, width). Raises ValueError for sizes
+    that do not fit, heads that do not divide width, and masks of three axes, whose first is
+    ambiguous. cache, if given, has `append(k, v)`: it takes the new keys and values, (batch, heads,
+    keys, width / heads), and returns all those to look at. Source: Vaswani et al. (2017),
+    section 3.2.2.
     """
 
     def __init__(self, width: int, heads: int, bias: bool = True):
@@ -122,10 +124,14 @@ class MultiHeadAttention(nn.Module):
         x: torch.Tensor,
         context: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
+        cache=None,
     ) -> torch.Tensor:
         context = self._context(x, context, mask)
         q, k, v = self.query(x), self.key(context), self.value(context)
-        blend = attention(self._split(q), self._split(k), self._split(v), mask)
+        q, k, v = self._split(q), self._split(k), self._split(v)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        blend = attention(q, k, v, mask)
         return self.output(blend.transpose(1, 2).flatten(2))  # heads side by side again
 
     def weights(

@@ -88,7 +88,8 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One layer of GPT-2, pre-norm: (batch, time, width) -> (batch, time, width).
 
-    mask is boolean, (time, time), True = may look. Source: Radford et al. (2019), section 2.3.
+    mask is boolean, (time, keys), True = may look; cache as in MultiHeadAttention.
+    Source: Radford et al. (2019), section 2.3.
     """
 
     def __init__(self, config: GPTConfig):
@@ -99,8 +100,10 @@ class Block(nn.Module):
         self.feed = FeedForward(config.width, config.inner)
         self.drop = Dropout(config.dropout)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        x = x + self.drop(self.attention(self.attention_norm(x), mask=mask))
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None = None, cache=None
+    ) -> torch.Tensor:
+        x = x + self.drop(self.attention(self.attention_norm(x), mask=mask, cache=cache))
         return x + self.drop(self.feed(self.feed_norm(x)))
 
 
@@ -146,35 +149,41 @@ class GPT(nn.Module):
                 drawn = torch.empty(p.shape, dtype=p.dtype, device=where)
                 p.data.copy_(drawn.normal_(0, std, generator=generator))
 
-    def stream(self, ids: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The residual stream (batch, time, width): as embedded, then after each block."""
-        self._check(ids)
-        time = ids.shape[1]
-        x = self.drop(self.tokens(ids) + self.positions.weight[:time])
+    def stream(self, ids: torch.Tensor, caches=None) -> Iterator[torch.Tensor]:
+        """The residual stream (batch, time, width): as embedded, then after each block.
+
+        caches: one per block, with `length` and `append` (see MultiHeadAttention): ids then
+        follow the `length` positions that the caches hold.
+        """
+        start = caches[0].length if caches else 0
+        stop = self._check(ids, start)
+        x = self.drop(self.tokens(ids) + self.positions.weight[start:stop])
         yield x
-        mask = causal_mask(time, ids.device)
-        for block in self.blocks:
-            x = block(x, mask)
+        mask = causal_mask(stop, ids.device)[start:]
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask, caches[i]) if caches else block(x, mask)
             yield x
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        for x in self.stream(ids):
+    def forward(self, ids: torch.Tensor, caches=None) -> torch.Tensor:
+        for x in self.stream(ids, caches):
             pass  # the last one counts
         return self.head(self.norm(x))
 
-    def _check(self, ids: torch.Tensor) -> None:
+    def _check(self, ids: torch.Tensor, start: int) -> int:
         if not torch.is_tensor(ids) or ids.dtype not in (torch.int32, torch.int64):
             what = ids.dtype if torch.is_tensor(ids) else type(ids).__name__
             raise ValueError(f"ids must be a tensor of int32 or int64, not {what}")
         if ids.ndim != 2 or not ids.numel():
             raise ValueError(f"ids must be (batch, time) and not empty, got {tuple(ids.shape)}")
-        if ids.shape[1] > self.config.context:
-            raise ValueError(f"{ids.shape[1]} positions, but the context is {self.config.context}")
+        stop = start + ids.shape[1]
+        if stop > self.config.context:
+            raise ValueError(f"{stop} positions, but the context is {self.config.context}")
         if not ids.is_meta and not 0 <= ids.min() <= ids.max() < self.config.vocabulary:
             raise ValueError(
                 f"ids from {ids.min()} to {ids.max()}, but the vocabulary is 0 to "
                 f"{self.config.vocabulary - 1}"
             )
+        return stop
 
 
 NAMES = {  # Hugging Face's name -> ours
