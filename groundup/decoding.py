@@ -132,11 +132,12 @@ class Sampler:
             keep(torch.zeros(2), setting)
 
     def filter(self, logits: torch.Tensor) -> torch.Tensor:
-        """The logits (..., vocabulary) that it draws from: -inf where a token is excluded."""
+        """The float64 logits (..., vocabulary) it draws from: -inf where a token is excluded."""
+        logits = logits.double()  # a temperature may be as small as it likes
         if self.temperature == 0:
             best = greedy(logits).unsqueeze(-1)
             return torch.full_like(logits, -math.inf).scatter(-1, best, 0.0)
-        shifted = logits - logits.amax(-1, keepdim=True)  # 1 / temperature may be large
+        shifted = logits - logits.amax(-1, keepdim=True)
         logits = scale_temperature(shifted, self.temperature)
         for keep, setting in self._filters():
             logits = keep(logits, setting)
@@ -152,7 +153,7 @@ class Sampler:
             raise ValueError("logits are NaN or +inf, or exclude every token of a row")
         if self.temperature == 0:
             return greedy(logits)
-        total = self.filter(logits).double().softmax(-1).cumsum(-1)  # (..., vocabulary)
+        total = self.filter(logits).softmax(-1).cumsum(-1)  # (..., vocabulary)
         where = logits.device if self.generator is None else self.generator.device
         u = torch.rand(
             (*highest.shape, 1), generator=self.generator, dtype=torch.float64, device=where
