@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 
+import bm25s
 import numpy as np
 import tiktoken
 import tokenizers
@@ -27,6 +28,7 @@ from groundup.neural_networks import Linear, ReLU, Sequential, cross_entropy
 from groundup.optimization import AdamW
 from groundup.pretraining import Recipe, TokenStream, train
 from groundup.regression import lasso
+from groundup.search import Index, analyse
 from groundup.tokenization import GPT2_PATTERN, Tokenizer, train_bpe, train_bpe_naive
 from groundup.transformer import GPT, GPTConfig
 
@@ -191,6 +193,35 @@ def pretraining(count: int = 20) -> dict[str, float]:
     }
 
 
+def search() -> dict[str, float]:
+    """The benchmark's queries, analysis included, and building the index from terms, beside bm25s."""
+    pages, queries = datasets.documentation(), [query.text for query in datasets.see_also()]
+    terms = {name: analyse(name) + analyse(text) for name, text in pages.items()}
+    reference = bm25s.BM25(method="lucene", k1=1.2, b=0.75, dtype="float64")
+
+    def by_us() -> Index:
+        index = Index(lambda name: terms[name], title=0)
+        for name in pages:
+            index.add(name, name)
+        index.compact()
+        index.analyse = analyse
+        return index
+
+    def by_bm25s() -> None:
+        for query in queries:
+            known = [term for term in analyse(query) if term in reference.vocab_dict]
+            reference.retrieve([known], k=10, show_progress=False)
+
+    index = by_us()
+    building = seconds(by_us) / seconds(lambda: reference.index(list(terms.values()), show_progress=False))
+    ours = seconds(lambda: [index.search(query) for query in queries])
+    return {
+        "building an index, × bm25s's time": round(building, 2),
+        "BM25 queries/s, × bm25s's": round(seconds(by_bm25s) / ours, 2),
+        "BM25 queries, queries/s": round(len(queries) / ours),
+    }
+
+
 def measure() -> dict[str, float]:
     """Ratios to a library's time on the same problem from the same start, and the coder's bytes per second."""
     found: dict[str, float] = {}
@@ -227,7 +258,7 @@ def measure() -> dict[str, float]:
     found["arithmetic decoder, bytes/s"] = round(
         len(part) / seconds(lambda: decode(code, len(part), model.frequencies), 1)
     )
-    return found | bpe() | diffusion() | pretraining()
+    return found | bpe() | diffusion() | pretraining() | search()
 
 
 if __name__ == "__main__":
