@@ -120,3 +120,8 @@ def test_glove_is_cut_where_asked():
     for limit in (0, -1, 400_001):
         with pytest.raises(ValueError, match="limit must be between 1 and 400,000"):
             datasets.glove(limit)
+
+
+def test_smollm2_is_a_gguf_file():
+    with datasets.smollm2().open("rb") as file:
+        assert file.read(4) == b"GGUF" and file.seek(0, 2) == 98_362_432
