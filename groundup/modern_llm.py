@@ -1,5 +1,8 @@
 # Generated from chapters/language/modern-llm.md; edit the chapter.
-"""Modern LLM. You turn GPT-2 into Llama, one change at a time."""
+"""Modern LLM. You change GPT-2 into Llama, five changes one after the other. At the end your model
+loads weights in Hugging Face's format, and its logits and gradients are those of
+`LlamaForCausalLM`.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ __all__ = [
     "rotary_table",
     "rotate",
     "interleaved_to_halves",
-    "GroupedQueryAttention",
     "SwiGLU",
     "LlamaBlock",
+    "GroupedQueryAttention",
     "Llama",
     "LLAMA_NAMES",
     "read_llama_config",
@@ -121,6 +124,42 @@ def interleaved_to_halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) · up(x)), each position by itself: (..., width) -> (..., width).
+
+    Source: Shazeer (2020), eq. 6.
+    """
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class LlamaBlock(nn.Module):
+    """One layer of Llama, pre-norm: (batch, time, width) -> (batch, time, width).
+
+    rotary, mask and cache as in `GroupedQueryAttention`. Source: Touvron et al. (2023).
+    """
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.eps)
+        self.attention = GroupedQueryAttention(
+            config.width, config.heads, config.kv_heads, config.dim
+        )
+        self.feed_norm = RMSNorm(config.width, config.eps)
+        self.feed = SwiGLU(config.width, config.hidden)
+
+    def forward(self, x: torch.Tensor, rotary, mask=None, cache=None) -> torch.Tensor:
+        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
+        return x + self.feed(self.feed_norm(x))
+
+
 class GroupedQueryAttention(nn.Module):
     """Causal self-attention in which heads / kv_heads query heads share a key and value head.
 
@@ -165,42 +204,6 @@ class GroupedQueryAttention(nn.Module):
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, time, heads · dim) -> (batch, heads, time, dim)"""
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
-
-
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) · up(x)), each position by itself: (..., width) -> (..., width).
-
-    Source: Shazeer (2020), eq. 6.
-    """
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.gate = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
-
-
-class LlamaBlock(nn.Module):
-    """One layer of Llama, pre-norm: (batch, time, width) -> (batch, time, width).
-
-    rotary, mask and cache as in `GroupedQueryAttention`. Source: Touvron et al. (2023).
-    """
-
-    def __init__(self, config: LlamaConfig):
-        super().__init__()
-        self.attention_norm = RMSNorm(config.width, config.eps)
-        self.attention = GroupedQueryAttention(
-            config.width, config.heads, config.kv_heads, config.dim
-        )
-        self.feed_norm = RMSNorm(config.width, config.eps)
-        self.feed = SwiGLU(config.width, config.hidden)
-
-    def forward(self, x: torch.Tensor, rotary, mask=None, cache=None) -> torch.Tensor:
-        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
-        return x + self.feed(self.feed_norm(x))
 
 
 class Llama(nn.Module):
