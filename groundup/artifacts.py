@@ -14,6 +14,7 @@ import importlib.metadata
 import inspect
 import json
 import os
+import re
 import tempfile
 import textwrap
 import types
@@ -231,6 +232,8 @@ def _call_key(make: Callable, args: tuple) -> str:
                     follow(space[each])
         elif isinstance(thing, (str, int, float, bool, bytes, type(None))):
             found.update(repr(thing).encode())
+        elif isinstance(thing, re.Pattern):
+            follow((thing.pattern, thing.flags))
         elif isinstance(thing, (list, tuple)):
             found.update(f"{type(thing).__name__}{len(thing)}".encode())
             for each in thing:

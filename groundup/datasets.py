@@ -7,9 +7,11 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
+import re
 import warnings
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,165 @@ def _public_modules(package: str) -> list:
             if not hidden.intersection(parts) and not any(part.startswith("_") for part in parts):
                 found.append(importlib.import_module(each.name))
     return found
+
+
+#: the libraries whose documentation the retrieval chapters search, by import name
+DOCUMENTED = ("numpy", "scipy", "sklearn", "pandas")
+
+
+@dataclass(frozen=True)
+class Query:
+    """A human's description of a page, found under "See Also" on other pages.
+
+    text : the description, one line
+    answers : names of the pages that it describes, usually one; sorted
+    sources : names of the pages that it stands on; sorted
+    """
+
+    text: str
+    answers: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+def documentation() -> dict[str, str]:
+    """The documentation of NumPy, SciPy, scikit-learn and pandas as installed: dotted name -> text.
+
+    One page per public function, class, method and property. What is reachable by several names is one
+    page. "See Also" sections are taken out: they hold the answers of :func:`see_also`. Sorted by name;
+    the pinned versions decide the content. Made once and kept, since importing everything takes seconds.
+    """
+    return _documented()["pages"]
+
+
+def see_also() -> list[Query]:
+    """Queries with known answers for :func:`documentation`, from its "See Also" sections.
+
+    On page A somebody describes page B. The description becomes a query with the answer B where it has
+    at least four words, shares under half of its words with B's own summary, does not contain B's name,
+    is not found in B's text, and can be read without A (“Equivalent function for …” cannot). Pages
+    described by the same words are answers to one query. Sorted by text.
+    """
+    return [Query(text, tuple(answers), tuple(sources)) for text, answers, sources in _documented()["queries"]]
+
+
+def halves(queries: Iterable[Query]) -> tuple[list[Query], list[Query]]:
+    """`queries` in two parts of about the same size, in order: one to develop on, one to report on.
+
+    Queries about the same page are in the same part; a hash of the page's name decides which.
+    """
+    parts: tuple[list[Query], list[Query]] = [], []
+    for query in queries:
+        parts[hashlib.sha256(query.answers[0].encode()).digest()[0] % 2].append(query)
+    return parts
+
+
+def _documented() -> dict:
+    from groundup import artifacts
+
+    try:
+        pins = [f"{p}=={metadata.version('scikit-learn' if p == 'sklearn' else p)}" for p in DOCUMENTED]
+    except metadata.PackageNotFoundError as error:
+        raise DataError(f"{error.name} is not installed; run: make setup") from None
+    return artifacts.cached("documentation", _read_documentation, pins)
+
+
+def _read_documentation(pins: list[str]) -> dict:
+    """{"pages": name -> text without "See Also", "queries": [text, answers, sources], sorted}"""
+    keys, names, texts = {}, {}, {}  # a name -> what it is; what it is -> its best name, its text
+    packages = [pin.split("==")[0] for pin in pins]
+    published = [list(_published(package)) for package in packages]  # all first: SciPy changes one of NumPy's
+    for package, things in zip(packages, published):
+        for path, thing in things:
+            for path, thing in [(path, thing), *_members(path, thing)]:
+                inner = getattr(thing, "fget", None) or thing  # of a property
+                owner = getattr(inner, "__objclass__", None)  # of what is written in C
+                home = getattr(inner, "__module__", None) or getattr(owner, "__module__", package)
+                text = _without_chance(inspect.getdoc(thing))
+                if text and home.split(".")[0] == package:
+                    where = getattr(inner, "__qualname__", None) or getattr(inner, "__name__", path)
+                    keys[path], texts[home, where] = (home, where), text
+
+                    def rank(name: str, where: str = where) -> tuple:
+                        return not name.endswith(f".{where}"), name.count("."), len(name), name
+
+                    names[home, where] = min(names.get((home, where), path), path, key=rank)
+    pages = {names[key]: _without_see_also(text) for key, text in texts.items()}
+    found: dict[str, tuple[set, set]] = {}
+    for key, text in texts.items():
+        for name, description in _see_also_entries(text):
+            paths = names[key].split(".")
+            tried = (".".join([*paths[:i], name]) for i in range(len(paths), -1, -1))
+            answer = next((names[keys[path]] for path in tried if path in keys), None)
+            if answer and answer != names[key] and _is_query(description, answer, pages[answer]):
+                answers, sources = found.setdefault(description.rstrip("."), (set(), set()))
+                answers.add(answer)
+                sources.add(names[key])
+    queries = [[text, sorted(answers), sorted(sources)] for text, (answers, sources) in sorted(found.items())]
+    return {"pages": dict(sorted(pages.items())), "queries": queries}
+
+
+def _without_chance(text: str | None) -> str:
+    """A text without what SciPy makes anew at every import: random samples, and a set in any order."""
+    text = re.sub(r"^.*# may vary$\n?", "", text or "", flags=re.M)
+    return re.sub(
+        r"(?<=Use of argument\(s\) ``)\{(.*?)\}", lambda m: f"{{{', '.join(sorted(m[1].split(', ')))}}}", text
+    )
+
+
+def _members(path: str, thing: Any, depth: int = 1) -> Iterator[tuple[str, Any]]:
+    """Public methods and properties of a class, and those of the classes in it (pandas' `.str`)."""
+    for name in dir(thing) if inspect.isclass(thing) else ():
+        if name.startswith("_"):
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            member = getattr(thing, name, None)
+        if inspect.isclass(member) and depth:
+            yield f"{path}.{name}", member
+            yield from _members(f"{path}.{name}", member, depth - 1)
+        elif inspect.isroutine(member) or inspect.isdatadescriptor(member):
+            yield f"{path}.{name}", member
+
+
+_SEE_ALSO = re.compile(r"^ *See Also\n *-{3,} *\n(.*?)(?=^ *\S[^\n]*\n *-{3,} *$|\Z)", re.I | re.M | re.S)
+_SEE_ALSO_DIRECTIVE = re.compile(r"^( *)\.\. seealso::.*\n(?:\1 +\S.*\n|[ ]*\n)*", re.M)
+_ENTRY = re.compile(r"(?::\w+:)?`?~?(?P<name>[\w.]+)`? *: *(?P<description>.*)")  # one name: a description
+
+
+def _without_see_also(text: str) -> str:
+    return _SEE_ALSO_DIRECTIVE.sub("", _SEE_ALSO.sub("", f"{text}\n")).strip()
+
+
+def _see_also_entries(text: str) -> Iterator[tuple[str, str]]:
+    """(name, description) of each entry of numpydoc's "See Also" that describes one thing."""
+    for body in _SEE_ALSO.findall(f"{text}\n"):
+        joined = re.sub(r"\n\s+", " ", body)  # an indented line goes on with the one before
+        for line in joined.splitlines():
+            if entry := _ENTRY.fullmatch(line.strip()):
+                yield entry["name"], re.sub(r"[`\s]+", " ", entry["description"]).strip()
+
+
+_POINTS_BACK = re.compile(  # descriptions that only make sense beside the page that they stand on
+    r"\b(this|that|similar|corresponding|analog\w*|equivalent|same|related|which|counterpart|work-alike|like|alias|new code)\b",
+    re.I,
+)
+
+
+def _is_query(description: str, answer: str, page: str) -> bool:
+    def words(text: str) -> list[str]:
+        return re.findall(r"[a-z0-9]+", text.lower())
+
+    said, paragraphs = words(description), page.split("\n\n")
+    name = answer.rpartition(".")[2].lower()
+    signature = re.match(rf"(\w+\.)*{re.escape(name)}\(", paragraphs[0], re.I) and len(paragraphs) > 1
+    summary = set(words(paragraphs[1] if signature else paragraphs[0]))
+    return (
+        len(said) >= 4
+        and 2 * len(summary.intersection(said)) < len(set(said))
+        and name not in description.lower()
+        and " ".join(said) not in " ".join(words(page))
+        and not _POINTS_BACK.search(description)
+    )
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from groundup import datasets
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -125,3 +133,88 @@ def test_glove_is_cut_where_asked():
 def test_smollm2_is_a_gguf_file():
     with datasets.smollm2().open("rb") as file:
         assert file.read(4) == b"GGUF" and file.seek(0, 2) == 98_362_432
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return datasets.documentation(), datasets.see_also()
+
+
+def plain(text):
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def test_the_documentation_is_whole_and_listed_once(corpus):
+    pages, _ = corpus
+    assert len(pages) > 7_000 and list(pages) == sorted(pages)
+    for package in datasets.DOCUMENTED:
+        assert sum(name.startswith(f"{package}.") for name in pages) > 1_000
+    for name in ("numpy.linalg.svd", "pandas.DataFrame.groupby", "pandas.Index.str.split", "numpy.ndarray.flatten"):
+        assert name in pages, name
+    assert pages["numpy.linalg.svd"].startswith("Singular Value Decomposition.")
+    assert not any("._" in name or ".tests." in name for name in pages)
+
+
+def test_no_page_holds_its_see_also(corpus):
+    pages, _ = corpus
+    heading = re.compile(r"^ *see also *\n *-{3,}|^ *\.\. seealso::", re.I | re.M)
+    assert heading.search("\nSee Also\n--------\n") and not [n for n, t in pages.items() if heading.search(t)]
+    kept = pages["numpy.linalg.svd"]  # the sections around it stay
+    assert "Notes\n-----" in kept and "Parameters\n-----" in kept and "scipy.linalg.svd : " not in kept
+
+
+def test_queries_do_not_give_their_answers_away(corpus):
+    pages, queries = corpus
+    assert len(queries) > 500 and [q.text for q in queries] == sorted({q.text for q in queries})
+    for query in queries:
+        assert query.answers and query.sources and set(query.answers + query.sources) <= pages.keys()
+        for answer in query.answers:
+            assert answer.split(".")[-1].lower() not in query.text.lower(), query
+            assert plain(query.text) not in plain(pages[answer]), query
+
+
+@pytest.mark.parametrize(
+    ("description", "kept"),
+    [
+        ("Least-squares solution found by Cholesky factors", True),
+        ("Return the singular values of an array", False),  # half of the words of the summary
+        ("Factors found by svd of the rows", False),  # the name
+        ("Equivalent function in the other package", False),  # points back
+        ("Two words", False),
+        ("a page with this text in its body", False),
+    ],
+)
+def test_what_makes_a_query(description, kept):
+    page = "Compute the singular values of an array.\n\nHere is a page with this text in its body."
+    assert datasets._is_query(description, "numpy.linalg.svd", page) == kept
+
+
+def test_see_also_is_read_and_removed():
+    text = "One.\n\nSee Also\n--------\nb : First\n    goes on.\nc, d : Of two.\n:func:`~x.e` : Role.\n\nNotes\n-----\nEnd."
+    assert list(datasets._see_also_entries(text)) == [("b", "First goes on."), ("x.e", "Role.")]
+    assert datasets._without_see_also(text) == "One.\n\nNotes\n-----\nEnd."
+    directive = "One.\n\n.. seealso::\n\n    :func:`b` : First.\n\nTwo."
+    assert datasets._without_see_also(directive) == "One.\n\nTwo."
+
+
+def test_halves_are_disjoint_in_their_answers(corpus):
+    _, queries = corpus
+    develop, report = datasets.halves(queries)
+    assert len(develop) + len(report) == len(queries) and 0.8 < len(develop) / len(report) < 1.25
+    first = {query.answers[0] for query in develop}
+    assert not first & {query.answers[0] for query in report}
+    assert datasets.halves(reversed(queries))[0] == develop[::-1]
+
+
+def test_the_documentation_is_the_same_when_read_again(corpus):
+    pins = [f"{p}==" for p in datasets.DOCUMENTED]
+    code = (
+        "import json, sys; from groundup import datasets; print(json.dumps(datasets._read_documentation(sys.argv[1:])))"
+    )
+    env = {**os.environ, "PYTHONHASHSEED": "7"}
+    again = subprocess.run([sys.executable, "-c", code, *pins], capture_output=True, text=True, env=env, cwd=ROOT)
+    assert again.returncode == 0, again.stderr
+    pages, queries = corpus
+    made = json.loads(again.stdout)
+    assert not [name for name in pages if made["pages"].get(name) != pages[name]]
+    assert made["queries"] == [[q.text, list(q.answers), list(q.sources)] for q in queries]
