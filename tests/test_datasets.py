@@ -208,9 +208,7 @@ def test_halves_are_disjoint_in_their_answers(corpus):
 
 def test_the_documentation_is_the_same_when_read_again(corpus):
     pins = [f"{p}==" for p in datasets.DOCUMENTED]
-    code = (
-        "import json, sys; from groundup import datasets; print(json.dumps(datasets._read_documentation(sys.argv[1:])))"
-    )
+    code = "import json, sys; from groundup import datasets; print(json.dumps(datasets._read_documentation(sys.argv[1:])))"
     env = {**os.environ, "PYTHONHASHSEED": "7"}
     again = subprocess.run([sys.executable, "-c", code, *pins], capture_output=True, text=True, env=env, cwd=ROOT)
     assert again.returncode == 0, again.stderr
