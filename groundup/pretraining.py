@@ -1,5 +1,9 @@
 # Generated from chapters/language/pretraining.md; edit the chapter.
-"""Pretraining. You train a small GPT on the King James Bible."""
+"""Pretraining. You train a GPT from random weights on the King James Bible, in under a minute of
+one processor. On text that it never saw it costs fewer bits per byte than the interpolated
+order-5 model of Information, and a run that is killed and resumed ends with the same weights,
+bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,24 @@ from groundup import artifacts
 from groundup.datasets import king_james
 from groundup.optimization import warmup_cosine
 from groundup.tokenization import Tokenizer, byte_ids
-from groundup.training import Batches, load_checkpoint, previous_generation, save_checkpoint
+from groundup.training import (
+    Batches,
+    CheckpointError,
+    load_checkpoint,
+    previous_generation,
+    save_checkpoint,
+)
 from groundup.transformer import GPT, GPTConfig
 
 __all__ = [
     "split",
     "tokenizer_of",
     "TokenStream",
+    "token_costs",
+    "bits_per_byte",
     "Recipe",
     "optimizer_for",
     "train",
-    "bits_per_byte",
     "save_pretrained",
     "load_pretrained",
 ]
@@ -65,7 +76,7 @@ class TokenStream:
             raise ValueError("ids must be a tensor of one axis, int32 or int64")
         if batch < 1 or time < 1:
             raise ValueError(f"batch and time must be at least 1: {batch}, {time}")
-        windows = (len(ids) - time) // time  # one window is lost to the offset
+        windows = (len(ids) - time) // time  # the offset, up to time − 1, and the last target fit
         if windows < batch:
             raise ValueError(f"{len(ids)} ids do not fill {batch} windows of {time} + 1")
         self.ids, self.time = ids.long(), time
@@ -98,12 +109,66 @@ class TokenStream:
         self.batches.load_state_dict({k: v for k, v in state.items() if k not in ("ids", "time")})
 
 
+def token_costs(
+    model: nn.Module, ids: torch.Tensor, stride: int | None = None, batch: int = 16
+) -> torch.Tensor:
+    """Nats (n,) that `model` pays for each token of a long text `ids` (n,), as float64.
+
+    A window of the model's context moves on by `stride` tokens (half the context if None), and
+    only what is new in it counts: each token has at least context − stride before it, or all
+    there are. The first, which nothing predicts, costs ln of the vocabulary. Raises ValueError
+    for ids that are not one axis of integers, or a stride outside 1 … context.
+    """
+    T, V = model.config.context, model.config.vocabulary
+    stride = T // 2 or 1 if stride is None else stride
+    if not torch.is_tensor(ids) or ids.ndim != 1 or not len(ids) or ids.is_floating_point():
+        raise ValueError("ids must be a tensor of one axis of integers, and not empty")
+    if not 1 <= stride <= T:
+        raise ValueError(f"the stride must be from 1 to the context {T}, not {stride}")
+    was, ids = model.training, ids.long()
+    model.eval()
+
+    @torch.no_grad()
+    def cost(rows: torch.Tensor, new: int) -> torch.Tensor:
+        """Nats of the last `new` tokens of each row."""
+        logits = model(rows[:, :-1])[:, -new:]
+        nats = F.cross_entropy(logits.flatten(0, 1), rows[:, -new:].flatten(), reduction="none")
+        return nats.double()
+
+    costs = [torch.full((1,), math.log(V), dtype=torch.float64)]
+    done = min(len(ids), T + 1)  # the first window
+    if done > 1:
+        costs.append(cost(ids[None, :done], done - 1))
+    whole = (len(ids) - done) // stride
+    starts = done + stride * torch.arange(1, whole + 1) - (T + 1)
+    for some in starts.split(batch) if whole else ():
+        costs.append(cost(ids[some[:, None] + torch.arange(T + 1)], stride))
+    if rest := len(ids) - done - whole * stride:
+        costs.append(cost(ids[None, -(T + 1) :], rest))
+    model.train(was)
+    return torch.cat(costs)
+
+
+def bits_per_byte(
+    model: nn.Module, ids: torch.Tensor, n_bytes: int, stride: int | None = None, batch: int = 16
+) -> float:
+    """Bits per byte of a text of `n_bytes` bytes with tokens `ids` (:func:`token_costs`).
+
+    Raises ValueError also for n_bytes below 1.
+    """
+    if n_bytes < 1:
+        raise ValueError(f"a text has at least one byte, not {n_bytes}")
+    return token_costs(model, ids, stride, batch).sum().item() / math.log(2) / n_bytes
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How to train: `peak` learning rate after `warmup` steps, falling to `floor` · peak.
 
     decay : weight decay of the matrices; biases and norms have none
     clip : longest gradient, None for any; betas : of AdamW
+
+    Raises ValueError for settings that cannot be run.
     """
 
     steps: int
@@ -113,6 +178,14 @@ class Recipe:
     decay: float = 0.1
     clip: float | None = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
+
+    def __post_init__(self):
+        if self.steps < 1 or not 0 <= self.warmup < self.steps:
+            raise ValueError(f"need steps ≥ 1 and warmup from 0 to below steps: {self}")
+        if not (0 < self.peak < math.inf and 0 <= self.floor <= 1 and self.decay >= 0):
+            raise ValueError(f"need peak > 0, floor from 0 to 1 and decay ≥ 0: {self}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is above 0, or None: {self}")
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, …"""
@@ -144,12 +217,17 @@ def train(
         from it, and what it returns includes the steps before
     watch : called with the number of steps done, after each
 
-    Raises ValueError for a checkpoint of another recipe, CheckpointError for one of another kind.
+    Raises ValueError for a checkpoint of another recipe or stream, or every < 1, and
+    CheckpointError for a file of something else, or without a whole checkpoint.
     """
+    if every < 1:
+        raise ValueError(f"every is a number of steps above 0, not {every}")
     optimizer, log = optimizer_for(model, recipe), {"loss": [], "norm": []}
     step, settings = 0, dataclasses.asdict(recipe) | {"betas": list(recipe.betas)}
     if checkpoint and (Path(checkpoint).exists() or previous_generation(checkpoint).exists()):
         state = load_checkpoint(checkpoint)
+        if not isinstance(state, dict) or "recipe" not in state:
+            raise CheckpointError(f"{checkpoint} is not the checkpoint of a run of `train`")
         if state["recipe"] != settings:
             raise ValueError(f"the checkpoint is of another recipe: {state['recipe']}")
         model.load_state_dict(state["model"])
@@ -178,45 +256,6 @@ def train(
         if watch:
             watch(step + 1)
     return log
-
-
-def bits_per_byte(
-    model: nn.Module, ids: torch.Tensor, n_bytes: int, stride: int | None = None, batch: int = 16
-) -> float:
-    """Bits per byte that `model` pays for a text of `n_bytes` bytes with tokens `ids` (n,).
-
-    A window of the model's context moves on by `stride` tokens (half the context if None), and
-    only the tokens that are new in it count: each has at least context − stride tokens before it,
-    or all that there are. The first token, which nothing predicts, costs log₂ of the vocabulary.
-    """
-    T, V = model.config.context, model.config.vocabulary
-    stride = T // 2 if stride is None else stride
-    if ids.ndim != 1 or not len(ids) or n_bytes < 1:
-        raise ValueError(f"need ids of one axis and n_bytes ≥ 1: {tuple(ids.shape)}, {n_bytes}")
-    if not 1 <= stride <= T:
-        raise ValueError(f"the stride must be from 1 to the context {T}, not {stride}")
-    was, ids = model.training, ids.long()
-    model.eval()
-    nats = math.log(V)
-
-    @torch.no_grad()
-    def cost(rows: torch.Tensor, new: int) -> float:
-        """Nats of the last `new` tokens of each row."""
-        logits = model(rows[:, :-1])[:, -new:]
-        targets = rows[:, -new:].flatten()
-        return F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
-
-    done = min(len(ids), T + 1)  # the first window
-    if done > 1:
-        nats += cost(ids[None, :done], done - 1)
-    whole = (len(ids) - done) // stride
-    starts = done + stride * torch.arange(1, whole + 1) - (T + 1)
-    for some in starts.split(batch):
-        nats += cost(ids[some[:, None] + torch.arange(T + 1)], stride)
-    if rest := len(ids) - done - whole * stride:
-        nats += cost(ids[None, -(T + 1) :], rest)
-    model.train(was)
-    return nats / math.log(2) / n_bytes
 
 
 def save_pretrained(model: GPT, merges: Sequence[tuple[bytes, bytes]]) -> None:
