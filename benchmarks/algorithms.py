@@ -25,8 +25,10 @@ from groundup.diffusion import Diffusion, LinearDenoiser, NoisePredictor, UNet, 
 from groundup.information import NGram, decode, encode
 from groundup.neural_networks import Linear, ReLU, Sequential, cross_entropy
 from groundup.optimization import AdamW
+from groundup.pretraining import Recipe, TokenStream, train
 from groundup.regression import lasso
 from groundup.tokenization import GPT2_PATTERN, Tokenizer, train_bpe, train_bpe_naive
+from groundup.transformer import GPT, GPTConfig
 
 
 def seconds(work: Callable[[], object], repeat: int = 3) -> float:
@@ -157,6 +159,38 @@ def diffusion(count: int = 32) -> dict[str, float]:
     }
 
 
+def pretraining(count: int = 20) -> dict[str, float]:
+    """`count` training steps of a GPT on 512 tokens each, beside torch's layers of the same sizes."""
+    config, recipe = GPTConfig(2048, 128, 96, 2, 3), Recipe(count, warmup=2)
+    ids = torch.randint(config.vocabulary, (20_000,), generator=torch.Generator().manual_seed(0))
+
+    class Twin(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = torch.nn.Embedding(config.vocabulary, config.width)
+            self.positions = torch.nn.Embedding(config.context, config.width)
+            layer = torch.nn.TransformerEncoderLayer(
+                config.width, config.heads, config.inner, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            self.blocks = torch.nn.TransformerEncoder(
+                layer, config.layers, torch.nn.LayerNorm(config.width), enable_nested_tensor=False
+            )
+            self.mask = torch.nn.Transformer.generate_square_subsequent_mask(config.context)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            stream = self.tokens(x) + self.positions.weight
+            return self.blocks(stream, mask=self.mask, is_causal=True) @ self.tokens.weight.T
+
+    def steps(model: torch.nn.Module) -> Callable[[], None]:
+        return lambda: train(model, TokenStream(ids, 4, config.context), recipe) and None
+
+    ours, theirs = seconds(steps(GPT(config))), seconds(steps(Twin()))
+    return {
+        "pretraining tokens/s, × torch's layers": round(theirs / ours, 2),
+        "pretraining, tokens/s": round(512 * count / ours),
+    }
+
+
 def measure() -> dict[str, float]:
     """Ratios to a library's time on the same problem from the same start, and the coder's bytes per second."""
     found: dict[str, float] = {}
@@ -193,7 +227,7 @@ def measure() -> dict[str, float]:
     found["arithmetic decoder, bytes/s"] = round(
         len(part) / seconds(lambda: decode(code, len(part), model.frequencies), 1)
     )
-    return found | bpe() | diffusion()
+    return found | bpe() | diffusion() | pretraining()
 
 
 if __name__ == "__main__":
