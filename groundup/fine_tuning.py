@@ -34,8 +34,8 @@ __all__ = [
     "add_lora",
     "adapters_of",
     "lora_parameters",
-    "merge",
-    "unmerge",
+    "merge_lora",
+    "unmerge_lora",
 ]
 
 REQUEST, ANSWER, END = b"\xfd", b"\xfe", b"\xff"  # bytes that no UTF-8 text contains
@@ -245,7 +245,7 @@ def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad
-def merge(model: nn.Module) -> nn.Module:
+def merge_lora(model: nn.Module) -> nn.Module:
     """Add each adapter's change to its base weight, in place. ValueError if one is merged."""
     layers = adapters_of(model).values()
     if any(layer.merged for layer in layers):
@@ -257,8 +257,8 @@ def merge(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad
-def unmerge(model: nn.Module) -> nn.Module:
-    """Undo `merge`, up to rounding. ValueError if an adapter is not merged."""
+def unmerge_lora(model: nn.Module) -> nn.Module:
+    """Undo `merge_lora`, up to rounding. ValueError if an adapter is not merged."""
     layers = adapters_of(model).values()
     if not all(layer.merged for layer in layers):
         raise ValueError("not merged: there is nothing to take out")

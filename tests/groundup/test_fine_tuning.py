@@ -24,9 +24,9 @@ from groundup.fine_tuning import (
     format_prompt,
     lora_parameters,
     masked_loss,
-    merge,
+    merge_lora,
     renew_markers,
-    unmerge,
+    unmerge_lora,
 )
 from groundup.tokenization import Tokenizer
 from groundup.transformer import GPT, GPTConfig
@@ -55,6 +55,7 @@ def filled(model, seed=1):
     return model
 
 
+@settings(deadline=None, max_examples=40)
 @given(texts, texts)
 def test_an_example_is_prompt_answer_end_and_no_text_forges_a_marker(request, answer):
     row, start = format_example(request, answer, TOKENIZER)
@@ -64,7 +65,7 @@ def test_an_example_is_prompt_answer_end_and_no_text_forges_a_marker(request, an
     assert TOKENIZER.decode(row[start:-1]).strip() == answer.strip()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
 def test_targets_are_the_answers_and_the_loss_is_cross_entropy(examples):
     model = tiny(200)
@@ -115,7 +116,7 @@ def test_markers_are_renewed_and_nothing_else():
     assert changed == sorted(rows)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=6)
 @given(st.integers(1, 16), st.floats(0.5, 32), st.integers(0, 99))
 def test_lora_equals_peft_through_training(rank, alpha, seed):
     model = tiny()
@@ -143,7 +144,7 @@ def test_lora_equals_peft_through_training(rank, alpha, seed):
     assert all(torch.allclose(p, q, atol=1e-6) for p, q in pairs)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=6)
 @given(st.integers(1, 16), st.floats(0.5, 32))
 def test_merge_equals_unmerged_and_comes_back(rank, alpha):
     model = tiny()
@@ -153,8 +154,8 @@ def test_merge_equals_unmerged_and_comes_back(rank, alpha):
     assert torch.equal(model(ids), start)  # B = 0
     apart = filled(model)(ids)
     assert not torch.allclose(apart, start)
-    assert torch.allclose(merge(model)(ids), apart, atol=1e-9)
-    assert torch.allclose(unmerge(model)(ids), apart, atol=1e-9)
+    assert torch.allclose(merge_lora(model)(ids), apart, atol=1e-9)
+    assert torch.allclose(unmerge_lora(model)(ids), apart, atol=1e-9)
 
 
 def test_only_adapters_train_and_their_number_is_as_counted():
@@ -198,9 +199,9 @@ def test_dropout_acts_in_training_only():
         (lambda: add_lora(add_lora(tiny(), ["query"], 2, 4), ["query"], 2, 4), "already"),
         (lambda: adapters_of(tiny()), "no adapter"),
         (lambda: lora_parameters(tiny()), "no adapter"),
-        (lambda: merge(tiny()), "no adapter"),
-        (lambda: merge(merge(add_lora(tiny(), NAMES, 2, 4))), "merged already"),
-        (lambda: unmerge(add_lora(tiny(), NAMES, 2, 4)), "not merged"),
+        (lambda: merge_lora(tiny()), "no adapter"),
+        (lambda: merge_lora(merge_lora(add_lora(tiny(), NAMES, 2, 4))), "merged already"),
+        (lambda: unmerge_lora(add_lora(tiny(), NAMES, 2, 4)), "not merged"),
     ],
 )
 def test_errors(act, match):
