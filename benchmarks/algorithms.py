@@ -19,18 +19,24 @@ from sklearn import cluster, linear_model, mixture
 from sklearn.datasets import make_regression
 from sklearn.exceptions import ConvergenceWarning
 from tokenizers import pre_tokenizers
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from groundup import datasets
 from groundup.attention import MultiHeadAttention, attention, causal_mask, tiled_attention
 from groundup.clustering import GaussianMixture, kmeans, kmeans_plus_plus
+from groundup.decoding import generate
 from groundup.diffusion import Diffusion, LinearDenoiser, NoisePredictor, UNet, cosine_betas, sample
 from groundup.embedding_models import embed, load_minilm, mean_pool, pad, page_text
 from groundup.information import NGram, decode, encode
+from groundup.modern_llm import load_llama
 from groundup.neural_networks import Linear, ReLU, Sequential, cross_entropy
 from groundup.optimization import AdamW
+from groundup.pretraining import Recipe, TokenStream, train
+from groundup.real_model import GGUF, read_llama
 from groundup.regression import lasso
 from groundup.search import Index, analyse
 from groundup.tokenization import GPT2_PATTERN, Tokenizer, train_bpe, train_bpe_naive
+from groundup.transformer import GPT, GPTConfig
 
 
 def seconds(work: Callable[[], object], repeat: int = 3) -> float:
@@ -161,6 +167,65 @@ def diffusion(count: int = 32) -> dict[str, float]:
     }
 
 
+def real_model(count: int = 24) -> dict[str, float]:
+    """Greedy decoding of `count` tokens by SmolLM2 in float32, beside transformers' generate with the same weights."""
+    torch.set_num_threads(1)
+    with GGUF(datasets.smollm2()) as file:
+        config, state = read_llama(file)
+    sizes = transformers.LlamaConfig(
+        vocab_size=config.vocabulary, hidden_size=config.width, intermediate_size=config.hidden,
+        num_hidden_layers=config.layers, num_attention_heads=config.heads, num_key_value_heads=config.kv_heads,
+        rms_norm_eps=config.eps, rope_theta=config.theta, max_position_embeddings=config.context,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    with torch.device("meta"):  # the weights are there already
+        theirs = transformers.LlamaForCausalLM(sizes).eval()
+    theirs.load_state_dict(state | {"lm_head.weight": state["model.embed_tokens.weight"]}, assign=True)
+    theirs.model.rotary_emb = LlamaRotaryEmbedding(sizes)
+    model, prompt = load_llama(state, config), list(range(1000, 1040))
+    ids = torch.tensor([prompt])
+    options = dict(max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0)
+    with torch.no_grad():
+        library = seconds(lambda: theirs.generate(ids, attention_mask=torch.ones_like(ids), **options), 2)
+    ours = seconds(lambda: list(generate(model, prompt, count)), 2)
+    return {
+        "SmolLM2 tokens/s, × transformers'": round(library / ours, 2),
+        "SmolLM2, tokens/s": round(count / ours, 1),
+    }
+
+
+def pretraining(count: int = 20) -> dict[str, float]:
+    """`count` training steps of a GPT on 512 tokens each, beside torch's layers of the same sizes."""
+    config, recipe = GPTConfig(2048, 128, 96, 2, 3), Recipe(count, warmup=2)
+    ids = torch.randint(config.vocabulary, (20_000,), generator=torch.Generator().manual_seed(0))
+
+    class Twin(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = torch.nn.Embedding(config.vocabulary, config.width)
+            self.positions = torch.nn.Embedding(config.context, config.width)
+            layer = torch.nn.TransformerEncoderLayer(
+                config.width, config.heads, config.inner, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            self.blocks = torch.nn.TransformerEncoder(
+                layer, config.layers, torch.nn.LayerNorm(config.width), enable_nested_tensor=False
+            )
+            self.mask = torch.nn.Transformer.generate_square_subsequent_mask(config.context)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            stream = self.tokens(x) + self.positions.weight
+            return self.blocks(stream, mask=self.mask, is_causal=True) @ self.tokens.weight.T
+
+    def steps(model: torch.nn.Module) -> Callable[[], None]:
+        return lambda: train(model, TokenStream(ids, 4, config.context), recipe) and None
+
+    ours, theirs = seconds(steps(GPT(config))), seconds(steps(Twin()))
+    return {
+        "pretraining tokens/s, × torch's layers": round(theirs / ours, 2),
+        "pretraining, tokens/s": round(512 * count / ours),
+    }
+
+
 def search() -> dict[str, float]:
     """The benchmark's queries, analysis included, and building the index from terms, beside bm25s."""
     pages, queries = datasets.documentation(), [query.text for query in datasets.see_also()]
@@ -250,7 +315,7 @@ def measure() -> dict[str, float]:
     found["arithmetic decoder, bytes/s"] = round(
         len(part) / seconds(lambda: decode(code, len(part), model.frequencies), 1)
     )
-    return found | bpe() | diffusion() | search() | minilm()
+    return found | bpe() | diffusion() | pretraining() | real_model() | search() | minilm()
 
 
 if __name__ == "__main__":

@@ -130,6 +130,11 @@ def test_glove_is_cut_where_asked():
             datasets.glove(limit)
 
 
+def test_smollm2_is_a_gguf_file():
+    with datasets.smollm2().open("rb") as file:
+        assert file.read(4) == b"GGUF" and file.seek(0, 2) == 98_362_432
+
+
 @pytest.fixture(scope="module")
 def corpus():
     return datasets.documentation(), datasets.see_also()
