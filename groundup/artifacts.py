@@ -230,7 +230,7 @@ def _call_key(make: Callable, args: tuple) -> str:
                 space = getattr(thing, "__globals__", None) or vars(inspect.getmodule(thing))
                 for each in sorted(names & space.keys()):
                     follow(space[each])
-        elif isinstance(thing, (str, int, float, bool, bytes, type(None))):
+        elif isinstance(thing, (str, int, float, bool, bytes, type(None), types.UnionType)):
             found.update(repr(thing).encode())
         elif isinstance(thing, re.Pattern):
             follow((thing.pattern, thing.flags))

