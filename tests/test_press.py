@@ -414,6 +414,17 @@ def _square(x):
     return {"x": x**2}
 
 
+Number = int | float
+
+
+def _halve(x: Number) -> dict:
+    return {"x": np.array(x) / 2}
+
+
+def test_cached_work_may_name_a_union_of_types(shelf):
+    assert artifacts.cached("half", _halve, 3)["x"] == 1.5
+
+
 def test_cached_work_is_done_once_per_argument(shelf, monkeypatch):
     artifacts.cached("squares", _square, np.arange(3))
     before = (shelf / "squares.safetensors").stat().st_mtime_ns

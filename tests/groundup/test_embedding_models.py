@@ -18,6 +18,7 @@ from groundup.embedding_models import (
     BertConfig,
     VectorSearch,
     WordPiece,
+    apply_head,
     basic_words,
     embed,
     info_nce,
@@ -27,6 +28,7 @@ from groundup.embedding_models import (
     pad,
     page_text,
     search_vectors,
+    train_head,
 )
 
 few = settings(deadline=None, max_examples=100)
@@ -333,3 +335,49 @@ def test_info_nce_leaves_out_what_is_also_right():
     for bad in ((scores, 0.0), (scores.T, 1.0), (scores[0], 1.0), (scores, 1.0, same[:1]), (scores, 1.0, same.float())):
         with pytest.raises(ValueError):
             info_nce(*bad)
+
+
+def test_a_head_learns_a_rotation_that_its_pages_need():
+    rng = np.random.default_rng(0)
+    pages = rng.standard_normal((30, 6)).astype(np.float32)
+    pages /= np.linalg.norm(pages, axis=1, keepdims=True)
+    turn = np.linalg.qr(rng.standard_normal((6, 6)))[0].astype(np.float32)
+    queries, pairs = pages @ turn, [[i] for i in range(30)]
+    seen = []
+    head = train_head(queries, pages, pairs, 0.1, 0.0, 200, 0.02, lambda i, h: seen.append((i, h)))
+    assert [i for i, _ in seen] == list(range(201)) and not seen[0][1].any()
+    assert np.array_equal(seen[-1][1], head)
+    moved = apply_head(queries, head)
+    assert np.allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
+    before = np.mean((queries @ pages.T).argmax(1) == np.arange(30))
+    assert np.mean((moved @ pages.T).argmax(1) == np.arange(30)) > before + 0.5
+
+
+def test_a_head_stays_small_under_decay_and_at_zero_without_steps():
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((8, 4)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    pairs = [[i, (i + 1) % 8] for i in range(8)]
+    free, held = (train_head(rows, rows[::-1].copy(), pairs, decay=d, steps=30) for d in (0.0, 10.0))
+    assert np.abs(held).sum() < np.abs(free).sum()
+    assert not train_head(rows, rows, pairs, steps=0).any()
+    assert np.allclose(apply_head(rows, np.zeros((4, 4))), rows, atol=1e-6)
+
+
+def test_train_head_errors():
+    rows = np.eye(3, dtype=np.float32)
+    for pairs in ([], [[0], [1]], [[0], [], [1]]):
+        with pytest.raises(ValueError, match="at least one"):
+            train_head(rows, rows, pairs)
+    with pytest.raises(ValueError, match="at least one"):
+        train_head(rows[:0], rows, [])
+    for bad in ({"steps": -1}, {"rate": -1.0}, {"decay": -1.0}):
+        with pytest.raises(ValueError, match="negative"):
+            train_head(rows, rows, [[0], [1], [2]], **bad)
+    with pytest.raises(ValueError, match="temperature"):
+        train_head(rows, rows, [[0], [1], [2]], temperature=0.0)
+
+
+def test_minilm_is_checked_against_its_hashes():
+    folder = datasets.minilm()
+    assert {"model.safetensors", "vocab.txt", "config.json"} <= {p.name for p in folder.iterdir()}
