@@ -18,7 +18,7 @@ import re
 import tempfile
 import textwrap
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,30 @@ def cached(name: str, make: Callable[..., Any], *args: Any) -> Any:
     functions it calls are followed by their source; what else they read must be arguments.
     """
     key = _call_key(make, args)
-    with contextlib.suppress(ArtifactError):
-        value, header = _read(name)
-        if header["key"] == key:
-            return value
-    value = make(*args)
-    _write(name, value, key)
-    return _read(name)[0]
+
+    def kept() -> bool:
+        return (describe(name) or {}).get("key") == key
+
+    if not kept():
+        with _alone(name):  # two notebooks that need it at once make it once
+            if not kept():
+                _write(name, make(*args), key)
+    try:
+        return _read(name)[0]
+    except ArtifactError:  # damaged
+        _write(name, make(*args), key)
+        return _read(name)[0]
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One process at a time makes `name`; others wait here. The system frees the lock of one that dies."""
+    import fcntl
+
+    folder().mkdir(parents=True, exist_ok=True)
+    with open(folder() / f".{name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def digest(name: str, where: Path | None = None) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import numpy as np
@@ -434,6 +436,28 @@ def test_cached_work_is_done_once_per_argument(shelf, monkeypatch):
     monkeypatch.setattr(artifacts.importlib.metadata, "version", lambda name: "another")
     artifacts.cached("squares", _square, np.arange(4))
     assert (shelf / "squares.safetensors").stat().st_mtime_ns != before, "made again for other packages"
+
+
+def _slowly(log: str) -> dict:
+    with open(log, "a", encoding="utf-8") as file:
+        file.write("made\n")
+    time.sleep(0.5)
+    return {"x": np.arange(3)}
+
+
+def test_cached_work_is_done_once_by_all_who_need_it_at_the_same_time(shelf, tmp_path):
+    log = tmp_path / "log"
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: artifacts.cached("slow", _slowly, str(log)), range(4)))
+    assert [f["x"].tolist() for f in found] == [[0, 1, 2]] * 4
+    assert log.read_text() == "made\n"
+
+
+def test_cached_work_that_is_damaged_is_done_again(shelf):
+    artifacts.cached("squares", _square, np.arange(3))
+    path = shelf / "squares.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    assert artifacts.cached("squares", _square, np.arange(3))["x"].tolist() == [0, 1, 4]
 
 
 def test_records_are_json_with_what_the_card_shows(small):
