@@ -29,7 +29,7 @@ def test_an_exported_name_is_documented_and_tested(module, name):
     if not (inspect.isfunction(thing) or inspect.isclass(thing)):
         return  # a constant is tested through what uses it
     assert inspect.getdoc(thing), f"{module}.{name} has no docstring"
-    assert inspect.getsourcefile(thing) == str(ROOT / "groundup" / f"{module}.py")
+    assert inspect.getsourcefile(inspect.unwrap(thing)) == str(ROOT / "groundup" / f"{module}.py")
     tests = (ROOT / "tests/groundup" / f"test_{module}.py").read_text(encoding="utf-8")
     uses = len(re.findall(rf"(?<!\w){name}(?!\w)", tests))
     assert uses >= 3, f"tests/groundup/test_{module}.py does not use {name}"

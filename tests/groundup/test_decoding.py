@@ -561,3 +561,19 @@ def test_json_edges():
     machine = Machine(json_expression({"type": "string", "maxLength": 1}))
     for bad in (b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0\x80"', b'"\xf4\x90\x80\x80"'):
         assert not machine.matches(bad)
+
+
+def test_caches_and_last_logits_of_a_model():
+    import torch
+
+    from groundup.decoding import ByteMachine, Machine, last_logits, new_caches
+    from groundup.transformer import GPT, GPTConfig
+
+    model, ids = GPT(GPTConfig(11, 8, 8, 2, 2)).eval(), torch.tensor([[1, 2, 3]])
+    caches = new_caches(model)
+    assert len(caches) == 2 and len(new_caches(model)) == 2
+    with torch.no_grad():
+        assert torch.allclose(last_logits(model, ids, caches), last_logits(model, ids), atol=1e-6)
+    assert [c.length for c in caches] == [3, 3]
+    protocol = {name for name in vars(ByteMachine) if name in ("start", "next_bytes", "step", "accepting")}
+    assert len(protocol) == 4 and all(hasattr(Machine, name) for name in protocol), ByteMachine

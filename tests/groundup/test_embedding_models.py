@@ -381,3 +381,34 @@ def test_train_head_errors():
 def test_minilm_is_checked_against_its_hashes():
     folder = datasets.minilm()
     assert {"model.safetensors", "vocab.txt", "config.json"} <= {p.name for p in folder.iterdir()}
+
+
+def test_the_parts_of_the_retriever(tmp_path):
+    import inspect
+
+    import numpy as np
+    import torch
+
+    from groundup import embedding_models
+    from groundup.embedding_models import (
+        Bert,
+        BertBlock,
+        BertConfig,
+        VectorSearch,
+        corpus_vectors,
+        embed,
+        embed_documentation,
+        load_minilm,
+    )  # fmt: skip
+
+    model, tokenizer = load_minilm()
+    assert isinstance(model, Bert) and isinstance(model.blocks[0], BertBlock), (Bert, BertBlock, BertConfig)
+    x = torch.randn(1, 3, model.config.width)
+    assert BertBlock(model.config)(x).shape == x.shape
+    names, vectors = corpus_vectors()
+    assert vectors.shape == (len(names), 384) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+    engine = VectorSearch(names, vectors, lambda texts: embed(texts, *load_minilm()))
+    assert "numpy.linalg.svd" in [name for name, _ in engine.search("singular value decomposition of a matrix", 10)]
+    assert isinstance(engine, VectorSearch) and tokenizer.encode("a")
+    assert "corpus_vectors" in embedding_models.__all__
+    assert next(iter(inspect.signature(embed_documentation).parameters)) == "limit", embed_documentation

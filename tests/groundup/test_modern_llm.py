@@ -401,3 +401,15 @@ def test_it_runs_on_another_device_and_in_half_precision():
     model = Llama(SMALL, generator()).bfloat16()
     assert model(sample_ids(SMALL)).dtype == torch.bfloat16
     assert isinstance(model.norm, nn.Module)
+
+
+def test_the_parts_have_the_shapes_they_say():
+    import torch
+
+    from groundup.modern_llm import LlamaBlock, LlamaConfig, SwiGLU
+
+    x = torch.randn(2, 3, 8)
+    feed = SwiGLU(8, 12)
+    assert isinstance(feed, SwiGLU) and feed(x).shape == x.shape
+    block = LlamaBlock(LlamaConfig(11, 8, 8, 1, 2, 1, 12))
+    assert isinstance(block, LlamaBlock) and isinstance(block.feed, SwiGLU)

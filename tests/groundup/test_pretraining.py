@@ -274,3 +274,21 @@ def test_what_is_saved_comes_back(tmp_path, monkeypatch, tied):
     assert (loaded.head.weight is loaded.tokens.weight) == tied
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert encode_state(loaded.state_dict()) == encode_state(model.state_dict())
+
+
+def test_a_saved_model_comes_back(tmp_path, monkeypatch):
+    import torch
+
+    from groundup.datasets import king_james
+    from groundup.pretraining import Recipe, load_pretrained, optimizer_for, save_pretrained, split
+    from groundup.transformer import GPT, GPTConfig
+
+    monkeypatch.setenv("GROUNDUP_ARTIFACTS", str(tmp_path))
+    model = GPT(GPTConfig(258, 8, 8, 1, 2)).eval()
+    save_pretrained(model, [(b"t", b"h"), (b"th", b"e")])
+    again, tokenizer = load_pretrained()
+    ids = torch.tensor([tokenizer.encode("the")])
+    assert ids.shape == (1, 1) and torch.equal(again(ids), model(ids)), save_pretrained
+    assert "".join(split()) == king_james() and [len(t.encode()) for t in split()[1:]] == [200_000, 200_000]
+    groups = optimizer_for(model, Recipe(100, decay=0.5)).param_groups
+    assert sorted(g["weight_decay"] for g in groups) == [0, 0.5], optimizer_for

@@ -372,3 +372,12 @@ def test_evaluate():
     for queries, k in (([], 10), (asked, 0)):
         with pytest.raises(ValueError, match="at least one query"):
             evaluate(search, queries, k)
+
+
+def test_an_index_is_made_of_segments():
+    from groundup.search import Index, Segment
+
+    index = Index()
+    index.add("a", "one two")
+    index.flush()
+    assert index.parts and all(isinstance(part[0], Segment) for part in index.parts), Segment

@@ -358,3 +358,33 @@ def test_hnsw_has_fewer_than_120_lines_of_code():
         if isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant):
             lines -= set(range(inner.lineno, inner.end_lineno + 1))  # docstrings
     assert 60 < sum(bool(source[i - 1].strip()) for i in lines) < 120
+
+
+def test_a_graph_survives_as_arrays():
+    import numpy as np
+
+    from groundup.vector_search import HNSW, Flat, VectorIndex, best
+
+    assert issubclass(HNSW, VectorIndex) and issubclass(Flat, VectorIndex)
+    assert best(np.arange(3), np.array([1.0, 3.0, 3.0]), 2) == [(1, 3.0), (2, 3.0)]
+    assert best(np.arange(1), np.array([1.0]), 5) == [(0, 1.0)]
+
+
+def test_graphs_are_built_in_stages_and_kept(tmp_path, monkeypatch):
+    import numpy as np
+
+    from groundup.vector_search import HNSW, build_graphs, documentation_graphs, from_graph, graph_arrays
+
+    monkeypatch.setenv("GROUNDUP_ARTIFACTS", str(tmp_path))
+    vectors = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
+    index = HNSW()
+    index.add(range(60), vectors)
+    again = from_graph(range(60), vectors, graph_arrays(index))
+    assert again.search(vectors[7], 5) == index.search(vectors[7], 5)
+    with pytest.raises(ValueError):
+        from_graph(range(59), vectors[:59], graph_arrays(index))
+    built, kept = build_graphs(vectors, [20, 60]), documentation_graphs(vectors, [20, 60])
+    assert sorted(kept) == [20, 60] and any(name.startswith("60/") for name in built)
+    assert documentation_graphs(vectors, [20, 60]).keys() == kept.keys()
+    assert len(from_graph(range(20), vectors[:20], kept[20])) == 20
+    assert build_graphs(vectors, [20]).keys() <= built.keys()
