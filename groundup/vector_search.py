@@ -7,7 +7,6 @@ distances that a full scan computes, and `faiss` confirms each part.
 from __future__ import annotations
 
 import heapq
-import importlib
 import math
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -380,8 +379,7 @@ def build_graphs(vectors: np.ndarray, sizes: Sequence[int]) -> dict[str, np.ndar
 
 def documentation_graphs(vectors: np.ndarray, sizes: Sequence[int]) -> dict[int, dict]:
     """size -> :func:`graph_arrays` of the first rows of `vectors`, made once and kept."""
-    library = importlib.import_module("groundup.vector_search")  # a notebook has no source file
-    found = artifacts.cached("documentation-graphs", library.build_graphs, vectors, list(sizes))
+    found = artifacts.cached("documentation-graphs", build_graphs, vectors, list(sizes))
     graphs: dict[int, dict] = {size: {} for size in sizes}
     for name, array in found.items():
         size, _, name = name.partition("/")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -17,6 +19,8 @@ from book.errors import BookError
 from book.keys import Keys
 from book.notebooks import Book
 from groundup import artifacts
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def fails(action, *words):
@@ -425,6 +429,55 @@ def _halve(x: Number) -> dict:
 
 def test_cached_work_may_name_a_union_of_types(shelf):
     assert artifacts.cached("half", _halve, 3)["x"] == 1.5
+
+
+CELL = """
+from dataclasses import dataclass
+from functools import cache
+
+@dataclass(frozen=True)
+class Scale:
+    factor: int = 2
+
+class Doubler(Scale):
+    def __call__(self, x):
+        return x * self.factor + offset(1)
+
+@cache
+def offset(x: int) -> int:
+    return x + 1
+
+def make(x: int) -> dict:
+    model = Doubler()
+    return {"x": model(x)}
+"""
+SHELL = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+from groundup import artifacts
+shell = InteractiveShell.instance()
+for cell in (sys.argv[1], "model = object()  # a name that `make` has for itself"):
+    shell.run_cell(cell).raise_error()
+print(artifacts._call_key(shell.user_ns["make"], (3,)))
+"""
+
+
+def test_a_notebook_and_the_library_key_the_same_work_alike(tmp_path, monkeypatch):
+    def in_a_notebook(cell):
+        done = subprocess.run([sys.executable, "-c", SHELL, cell], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()[-1]
+
+    file = tmp_path / "some_chapter.py"
+    file.write_text(CELL)
+    spec = importlib.util.spec_from_file_location("groundup.some_chapter", file)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "groundup.some_chapter", module)
+    spec.loader.exec_module(module)
+    key = artifacts._call_key(module.make, (3,))
+    assert key == in_a_notebook(CELL)
+    for old, new in (("x * self", "x + self"), ("int = 2", "int = 3"), ("x + 1", "x + 2")):
+        assert key != in_a_notebook(CELL.replace(old, new)), f"{new} is not followed"
 
 
 def test_cached_work_is_done_once_per_argument(shelf, monkeypatch):
