@@ -603,7 +603,7 @@ def test_a_constraint_takes_any_byte_machine():
     assert constraint.allowed(constraint.advance(0, 3)).tolist() == [0, 1, 0, 0, 0, 0]
     model = GPT(GPTConfig(6, 16, 8, 1, 2)).eval()
     for seed in range(5):
-        choose = Sampler(generator=torch.Generator().manual_seed(seed))
+        choose = Sampler(seed=seed)
         tokens = list(generate(model, [0], 12, choose, stop={5}, constraint=constraint))
         opened = 0
         for byte in b"".join(constraint._bytes[i] for i in tokens):
