@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from draws import few, generator, randn, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -31,17 +32,6 @@ from groundup.diffusion import (
     sample,
     time_embedding,
 )
-
-few = settings(deadline=None, max_examples=30)
-seeds = st.integers(0, 2**31 - 1)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=generator(seed), dtype=dtype)
 
 
 def library(betas, **options):

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from draws import few, generator, randn, seeds
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,17 +15,6 @@ with warnings.catch_warnings():
 
 from groundup.diffusion import Diffusion, LinearDenoiser, cosine_betas, linear_betas
 from groundup.guidance import ddim_sample, ddim_step, ddim_timesteps, drop_labels, guided
-
-few = settings(deadline=None, max_examples=30)
-seeds = st.integers(0, 2**31 - 1)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=generator(seed), dtype=dtype)
 
 
 def library(betas, clip=None, spacing="leading"):
