@@ -436,6 +436,9 @@ def test_train_head_errors():
         train_head(rows, rows, [[0], [1], [2]], temperature=0.0)
 
 
-def test_minilm_is_checked_against_its_hashes():
-    folder = datasets.minilm()
+def test_minilm_is_the_published_model(minilm):
+    folder, (model, tokenizer) = datasets.minilm(), load_minilm()
     assert {"model.safetensors", "vocab.txt", "config.json"} <= {p.name for p in folder.iterdir()}
+    assert model.config == BertConfig() and not model.training  # the defaults are its sizes
+    assert len(tokenizer.ids) == model.config.vocabulary
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), minilm[0].parameters()))

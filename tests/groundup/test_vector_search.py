@@ -82,6 +82,12 @@ def test_best_is_a_stable_sort(values, k):
     assert best(rows, scores, k) == expected
 
 
+def test_best_names_rows_and_not_places():
+    rows, scores = np.array([9, 4, 7]), np.array([1.0, 2.0, 2.0])
+    assert best(rows, scores, 2) == [(4, 2.0), (7, 2.0)]  # equals by row, whatever the order
+    assert best(rows[::-1], scores[::-1], 3)[2] == (9, 1.0)
+
+
 @few
 @given(seeds, st.lists(st.integers(0, 20), min_size=1, max_size=6), st.integers(1, 30))
 def test_merged_shards_are_the_whole(seed, sizes, k):
@@ -470,6 +476,7 @@ def test_graphs_of_a_corpus_are_stages_of_one_construction_and_kept(tmp_path, mo
         for name, array in expected.items():
             np.testing.assert_array_equal(arrays[name], array)
             np.testing.assert_array_equal(built[f"{size}/{name}"], array)
+    assert build_graphs(vectors, [60]).keys() == {name for name in built if name.startswith("60/")}
     (file,) = tmp_path.glob("documentation-graphs.*")
     made = file.stat().st_mtime_ns
     documentation_graphs(vectors, [20, 60])
