@@ -16,6 +16,7 @@ import tokenizers
 import torch
 import transformers
 from diffusers import DDPMScheduler
+from safetensors.torch import load_file
 from sklearn import cluster, linear_model, mixture
 from sklearn.datasets import make_regression
 from sklearn.exceptions import ConvergenceWarning
@@ -297,10 +298,13 @@ def search() -> dict[str, float]:
 
 def minilm() -> dict[str, float]:
     """MiniLM on 128 pages of the documentation, cut at 40 tokens: ids, batches, encoder and mean, beside transformers."""
+    torch.set_num_threads(1)
     texts = [page_text(*page) for page in list(datasets.documentation().items())[::59]][:128]
     model, tokenizer = load_minilm()
     folder = datasets.minilm()
-    theirs = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    config = transformers.BertConfig.from_json_file(folder / "config.json")
+    theirs = transformers.BertModel(config, add_pooling_layer=False).eval()
+    theirs.load_state_dict(load_file(folder / "model.safetensors"), strict=False)  # the file has a pooler
     coder = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     coder.no_padding()
     coder.enable_truncation(40)

@@ -25,6 +25,8 @@ __all__ = [
     "build_segment",
     "merge_segments",
     "BM25",
+    "Levels",
+    "Writer",
     "Index",
     "hit_at_k",
     "reciprocal_rank",
@@ -273,31 +275,16 @@ class BM25:
         return tf / (tf + self.k1 * (1 - self.b + self.b * length / average))
 
 
-class Index:
-    """BM25 search in pages that come and go. Pages can be found once they are flushed.
+class Levels:
+    """Immutable segments in levels; `fanout` segments of a level are merged into one of the next.
 
-    analyse : text -> terms, for pages and queries; scoring : its `idf` and `saturation` are used
-    title : the page's name counts as if the page began with that many copies of it
-    buffer : pages held in memory before they are flushed as a segment
-    fanout : that many segments of a level are merged into one of the next
-
-    Raises ValueError for title < 0, buffer < 1 or fanout < 2.
+    Raises ValueError for fanout < 2.
     """
 
-    def __init__(
-        self,
-        analyse: Callable[[str], list[str]] = analyse,
-        *,
-        scoring: BM25 | None = None,
-        title: int = 1,
-        buffer: int = 1000,
-        fanout: int = 4,
-    ):
-        if title < 0 or buffer < 1 or fanout < 2:
-            raise ValueError("need title ≥ 0, buffer ≥ 1 and fanout ≥ 2")
-        self.analyse, self.scoring = analyse, scoring or BM25()
-        self.title, self.buffer, self.fanout = title, buffer, fanout
-        self.waiting: dict[str, list] = {}  # name -> terms, not yet searchable
+    def __init__(self, fanout: int = 4):
+        if fanout < 2:
+            raise ValueError(f"need fanout ≥ 2, got {fanout}")
+        self.fanout = fanout
         self.levels: list[list[tuple[Segment, np.ndarray]]] = []  # with their live pages
         self.place: dict[str, tuple[np.ndarray, int]] = {}  # name -> its entry among the live
         self.written = 0  # occurrences, in flushes and merges
@@ -311,6 +298,55 @@ class Index:
         """(segment, live pages) of all levels."""
         return [part for level in self.levels for part in level]
 
+    def put(self, segment: Segment, level: int = 0) -> None:
+        """Take in a segment of pages that are not there, and merge a level that is full."""
+        alive = np.ones(len(segment.names), dtype=bool)
+        self.place |= {name: (alive, doc) for doc, name in enumerate(segment.names)}
+        self.levels += [[] for _ in range(level + 1 - len(self.levels))]
+        self.levels[level].append((segment, alive))
+        self.written += len(segment.positions)
+        if len(self.levels[level]) == self.fanout:
+            full, self.levels[level] = self.levels[level], []
+            self.put(merge_segments(*zip(*full)), level + 1)
+
+    def hide(self, name: str) -> None:
+        """Mark a page as deleted; a merge drops it. Raises ValueError for an unknown name."""
+        if name not in self.place:
+            raise ValueError(f"{name!r} is not in the index")
+        alive, doc = self.place.pop(name)
+        alive[doc] = False
+
+    def merge(self) -> None:
+        """Make one segment of all, without the deleted pages."""
+        parts, self.levels = self.parts, []
+        if parts:
+            self.put(merge_segments(*zip(*parts)))
+
+
+class Writer(Levels):
+    """Pages that come and go: those that were added wait to be flushed as a segment.
+
+    analyse : text -> terms
+    title : the page's name counts as if the page began with that many copies of it
+    buffer : pages held in memory before they are flushed
+
+    Raises ValueError for title < 0, buffer < 1 or fanout < 2.
+    """
+
+    def __init__(
+        self,
+        analyse: Callable[[str], list[str]] = analyse,
+        *,
+        title: int = 1,
+        buffer: int = 1000,
+        fanout: int = 4,
+    ):
+        super().__init__(fanout)
+        if title < 0 or buffer < 1:
+            raise ValueError(f"need title ≥ 0 and buffer ≥ 1, got {title} and {buffer}")
+        self.analyse, self.title, self.buffer = analyse, title, buffer
+        self.waiting: dict[str, list] = {}  # name -> terms, not yet searchable
+
     def add(self, name: str, text: str) -> None:
         """Take in a page. Raises ValueError for a name that is there: delete it first."""
         if name in self.place or name in self.waiting:
@@ -321,38 +357,38 @@ class Index:
             self.flush()
 
     def delete(self, name: str) -> None:
-        """Hide a page from now on; a merge drops it. Raises ValueError for an unknown name."""
+        """Hide a page from now on. Raises ValueError for an unknown name."""
         if self.waiting.pop(name, None) is None:
-            if name not in self.place:
-                raise ValueError(f"{name!r} is not in the index")
-            alive, doc = self.place.pop(name)
-            alive[doc] = False
+            self.hide(name)
 
     def flush(self) -> None:
-        """Make what was added searchable, as a segment, and merge levels that are full."""
+        """Make what was added searchable, as a segment."""
         if self.waiting:
-            self._put(build_segment(self.waiting.items()), 0)
-            self.waiting = {}
-        level = 0
-        while level < len(self.levels):
-            if len(self.levels[level]) >= self.fanout:
-                full, self.levels[level] = self.levels[level], []
-                self._put(merge_segments(*zip(*full)), level + 1)
-            level += 1
+            segment, self.waiting = build_segment(self.waiting.items()), {}
+            self.put(segment)
 
     def compact(self) -> None:
-        """Merge everything into one segment, without the deleted pages."""
+        """Flush, and merge everything into one segment without the deleted pages."""
         self.flush()
-        parts, self.levels = self.parts, []
-        if parts:
-            self._put(merge_segments(*zip(*parts)), 0)
+        self.merge()
 
-    def _put(self, segment: Segment, level: int) -> None:
-        alive = np.ones(len(segment.names), dtype=bool)
-        self.place |= {name: (alive, doc) for doc, name in enumerate(segment.names)}
-        self.levels += [[] for _ in range(level + 1 - len(self.levels))]
-        self.levels[level].append((segment, alive))
-        self.written += len(segment.positions)
+
+class Index(Writer):
+    """BM25 search in pages that come and go. Pages can be found once they are flushed.
+
+    analyse : text -> terms, for pages and queries; scoring : its `idf` and `saturation` are used
+    options : title, buffer and fanout as in :class:`Writer`, which raises ValueError for bad ones
+    """
+
+    def __init__(
+        self,
+        analyse: Callable[[str], list[str]] = analyse,
+        *,
+        scoring: BM25 | None = None,
+        **options: int,
+    ):
+        super().__init__(analyse, **options)
+        self.scoring = scoring or BM25()
 
     def _found(self, term: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """(docs, counts) of the live pages of each part."""

@@ -20,7 +20,9 @@ __all__ = [
     "best",
     "Flat",
     "recall",
+    "TrainedIndex",
     "IVF",
+    "LayeredGraph",
     "HNSW",
     "graph_arrays",
     "from_graph",
@@ -171,11 +173,26 @@ def recall(found: Sequence[tuple], exact: Sequence[tuple]) -> float:
     return len(wanted & {id for id, _ in found}) / len(wanted)
 
 
-class IVF(VectorIndex):
+class TrainedIndex(VectorIndex):
+    """An index that learns something before the first vector goes in.
+
+    From :meth:`train`, else from the first vectors added.
+    """
+
+    def train(self, vectors: np.ndarray) -> None:
+        """Learn from vectors (n, d). Raises ValueError after an add, or for none."""
+        vectors = self._checked(vectors, 2)
+        if self.ids or not len(vectors):
+            raise ValueError("train before the first add, on at least one vector")
+        self._prepare(vectors)
+        self.width = vectors.shape[1]
+
+
+class IVF(TrainedIndex):
     """Inverted file: k-means cuts space into `lists` cells; a search looks into `probes` of them.
 
-    Trained by :meth:`train`, else on the first vectors added (as many lists as there are
-    vectors at most). Looks into further lists while it has fewer than k vectors.
+    It learns the centres, at most as many as it is given vectors. Looks into further lists while
+    it has fewer than k vectors.
 
     Raises ValueError for lists or probes below 1.
     Source: Jégou, Douze & Schmid (2011), section IV, without the quantiser of residuals.
@@ -188,14 +205,6 @@ class IVF(VectorIndex):
         self.lists, self.probes, self.seed, self.iterations = lists, probes, seed, iterations
         self.centers: np.ndarray | None = None  # (lists, d)
         self.members: list[list[int]] = []  # of each list, its live rows
-
-    def train(self, vectors: np.ndarray) -> None:
-        """Find the cells from vectors (n, d). Raises ValueError after an add, or for none."""
-        vectors = self._checked(vectors, 2)
-        if self.ids or not len(vectors):
-            raise ValueError("train before the first add, on at least one vector")
-        self.width = vectors.shape[1]
-        self._prepare(vectors)
 
     def _prepare(self, vectors: np.ndarray) -> None:
         if self.centers is None:
@@ -232,26 +241,19 @@ class IVF(VectorIndex):
         return super().nbytes + centers + 4 * len(self)  # a row number per vector
 
 
-class HNSW(VectorIndex):
-    """Hierarchical navigable small world: layers of graphs, searched from the sparsest down.
+class LayeredGraph(VectorIndex):
+    """Layers of links between vectors, and the walk through them from the sparsest one down.
 
-    m : links a new vector gets per layer; at most m are kept above, 2m in the lowest layer
-    ef_construction, ef : candidates kept while inserting and searching (at least k)
-    heuristic : spread links in all directions (algorithm 4), else take the nearest (algorithm 3)
+    ef : candidates kept while searching (at least k)
 
     Deleted vectors stay as waypoints and are not returned. On unit vectors the largest dot
     product is the smallest distance; on others a dot product is no metric, and recall suffers.
-    Raises ValueError for m < 2, ef_construction < 1 or ef < 1.
-    Source: Malkov & Yashunin (2020), algorithms 1 to 5.
+    A subclass makes the links. Source: Malkov & Yashunin (2020), algorithms 2 and 5.
     """
 
-    def __init__(self, m: int = 16, ef_construction: int = 100, ef: int = 50, seed: int = 0,
-                 heuristic: bool = True):  # fmt: skip
+    def __init__(self, ef: int = 50):
         super().__init__()
-        if m < 2 or ef_construction < 1 or ef < 1:
-            raise ValueError(f"need m ≥ 2, ef_construction ≥ 1, ef ≥ 1: {m, ef_construction, ef}")
-        self.m, self.ef_construction, self.ef, self.heuristic = m, ef_construction, ef, heuristic
-        self.rng = np.random.default_rng(seed)
+        self.ef = ef
         self.links: list[dict[int, np.ndarray]] = []  # layer -> row -> rows it links to
         self.entry = -1
 
@@ -295,6 +297,30 @@ class HNSW(VectorIndex):
                             heapq.heappop(found)
         return [(score, -row) for score, row in sorted(found, reverse=True)]
 
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + sum(a.nbytes for layer in self.links for a in layer.values())
+
+
+class HNSW(LayeredGraph):
+    """Hierarchical navigable small world: a layered graph that grows vector by vector.
+
+    m : links a new vector gets per layer; at most m are kept above, 2m in the lowest layer
+    ef_construction, ef : candidates kept while inserting and searching (at least k)
+    heuristic : spread links in all directions (algorithm 4), else take the nearest (algorithm 3)
+
+    Raises ValueError for m < 2, ef_construction < 1 or ef < 1.
+    Source: Malkov & Yashunin (2020), algorithms 1, 3 and 4.
+    """
+
+    def __init__(self, m: int = 16, ef_construction: int = 100, ef: int = 50, seed: int = 0,
+                 heuristic: bool = True):  # fmt: skip
+        super().__init__(ef)
+        if m < 2 or ef_construction < 1 or ef < 1:
+            raise ValueError(f"need m ≥ 2, ef_construction ≥ 1, ef ≥ 1: {m, ef_construction, ef}")
+        self.m, self.ef_construction, self.heuristic = m, ef_construction, heuristic
+        self.rng = np.random.default_rng(seed)
+
     def _insert(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Algorithm 1."""
         for row, vector in zip(rows.tolist(), vectors):
@@ -333,10 +359,6 @@ class HNSW(VectorIndex):
             else:
                 left.append(i)
         return rows[(chosen + left)[:most]]
-
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + sum(a.nbytes for layer in self.links for a in layer.values())
 
 
 def graph_arrays(index: HNSW) -> dict[str, np.ndarray]:
@@ -387,14 +409,14 @@ def documentation_graphs(vectors: np.ndarray, sizes: Sequence[int]) -> dict[int,
     return graphs
 
 
-class PQ(VectorIndex):
+class PQ(TrainedIndex):
     """Product quantisation: `parts` codes of `bits` bits in place of a vector.
 
     Each of the parts of a vector is replaced by the nearest of 2**bits centres of that part. A
     query is compared with the centres once; a vector's score is the sum of `parts` entries of
     that table. With rerank > 0 the exact vectors are kept, and that many of the best are compared
-    exactly. Trained by :meth:`train`, else on the first vectors added. `distances` counts the
-    table as 2**bits comparisons, and a sum of `parts` entries as parts / d of one.
+    exactly. `distances` counts the table as 2**bits comparisons, and a sum of `parts` entries as
+    parts / d of one.
 
     Raises ValueError for bits outside 1 to 8, parts below 1 or that do not divide d, rerank < 0.
     Source: Jégou, Douze & Schmid (2011), sections II and III (asymmetric distances).
@@ -409,14 +431,6 @@ class PQ(VectorIndex):
         self.seed, self.iterations = seed, iterations
         self.books: np.ndarray | None = None  # (parts, centres, d / parts)
         self.codes = np.zeros((0, parts), np.uint8)
-
-    def train(self, vectors: np.ndarray) -> None:
-        """Find the centres from vectors (n, d). Raises ValueError once there are vectors."""
-        vectors = self._checked(vectors, 2)
-        if self.ids or not len(vectors):
-            raise ValueError("train before the first add, on at least one vector")
-        self._prepare(vectors)
-        self.width = vectors.shape[1]
 
     def _prepare(self, vectors: np.ndarray) -> None:
         if self.books is None:

@@ -15,12 +15,15 @@ from transformers import BertModel
 from groundup import datasets
 from groundup.embedding_models import (
     Bert,
+    BertBlock,
     BertConfig,
     VectorSearch,
     WordPiece,
     apply_head,
     basic_words,
+    corpus_vectors,
     embed,
+    embed_documentation,
     info_nce,
     load_bert,
     load_minilm,
@@ -165,6 +168,41 @@ def test_hidden_states_equal_transformers(tiny, lengths, seed, second):
     assert torch.allclose(found[mask], expected[mask], atol=1e-5)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_block_equals_torchs_post_norm_layer(padded):
+    torch.manual_seed(3)
+    block = BertBlock(TINY).eval()
+    theirs = torch.nn.TransformerEncoderLayer(
+        8, 2, 16, dropout=0, activation="gelu", layer_norm_eps=TINY.eps, batch_first=True
+    ).eval()
+    ours, attention = block.state_dict(), theirs.self_attn
+    for kind in ("weight", "bias"):
+        projections = [ours[f"attention.{name}.{kind}"] for name in ("query", "key", "value")]
+        getattr(attention, f"in_proj_{kind}").data = torch.cat(projections)
+        for name, part in (("attention.output", attention.out_proj), ("attention_norm", theirs.norm1),
+                           ("up", theirs.linear1), ("down", theirs.linear2), ("feed_norm", theirs.norm2)):  # fmt: skip
+            getattr(part, kind).data = ours[f"{name}.{kind}"]
+    x, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
+    if padded:
+        mask[1, 3:] = False
+    expected = theirs(x, src_key_padding_mask=~mask)
+    found = block(x, mask[:, None, None])
+    assert torch.allclose(found[mask], expected[mask], atol=1e-5)
+    if not padded:
+        assert torch.equal(block(x), found)
+
+
+def test_a_bert_is_its_blocks_behind_embeddings():
+    torch.manual_seed(4)
+    model, ids = Bert(TINY).eval(), torch.tensor([[5, 6, 7]])
+    assert [type(block) for block in model.blocks] == [BertBlock] * TINY.layers
+    x = model.tokens(ids) + model.positions(torch.arange(3)) + model.types(torch.zeros_like(ids))
+    x = model.norm(x)
+    for block in model.blocks:
+        x = block(x)
+    assert torch.equal(model(ids), x)
+
+
 def test_gradients_equal_transformers(tiny):
     ours, theirs = tiny
     ids, mask = pad([[1, 2, 3, 4, 5], [6, 7]])
@@ -289,6 +327,26 @@ def test_page_text_drops_a_signature():
     assert page_text("np.add", "Add (all).\n\nMore.") == "np.add: Add (all).\n\nMore."
 
 
+def test_the_corpus_is_embedded_once_in_the_order_of_its_pages(minilm, tmp_path, monkeypatch):
+    pages = {
+        "np.linalg.svd": "svd(a)\n\nSingular value decomposition of a matrix.",
+        "np.cumsum": "Cumulative sum of the elements along an axis. " * 10,  # is cut
+        "np.empty": "",
+    }
+    monkeypatch.setenv("GROUNDUP_ARTIFACTS", str(tmp_path))
+    monkeypatch.setattr(datasets, "documentation", lambda: pages)
+    names, vectors = corpus_vectors()
+    expected = embed([page_text(*page) for page in pages.items()], *minilm, limit=40)
+    assert names == list(pages) and np.allclose(vectors, expected, atol=1e-6)
+    assert np.array_equal(embed_documentation(40)["vectors"], vectors)
+    assert not np.allclose(embed_documentation(20)["vectors"][1], vectors[1], atol=1e-3)
+    (file,) = tmp_path.glob("documentation-vectors.*")
+    made = file.stat().st_mtime_ns
+    assert np.array_equal(corpus_vectors()[1], vectors) and file.stat().st_mtime_ns == made
+    engine = VectorSearch(names, vectors, lambda texts: embed(texts, *minilm))
+    assert engine.search("factorise a matrix", 1)[0][0] == "np.linalg.svd"
+
+
 @few
 @given(st.integers(1, 20), st.integers(1, 25), st.integers(0, 2**31))
 def test_search_equals_sorting_everything(n, k, seed):
@@ -378,37 +436,9 @@ def test_train_head_errors():
         train_head(rows, rows, [[0], [1], [2]], temperature=0.0)
 
 
-def test_minilm_is_checked_against_its_hashes():
-    folder = datasets.minilm()
+def test_minilm_is_the_published_model(minilm):
+    folder, (model, tokenizer) = datasets.minilm(), load_minilm()
     assert {"model.safetensors", "vocab.txt", "config.json"} <= {p.name for p in folder.iterdir()}
-
-
-def test_the_parts_of_the_retriever(tmp_path):
-    import inspect
-
-    import numpy as np
-    import torch
-
-    from groundup import embedding_models
-    from groundup.embedding_models import (
-        Bert,
-        BertBlock,
-        BertConfig,
-        VectorSearch,
-        corpus_vectors,
-        embed,
-        embed_documentation,
-        load_minilm,
-    )  # fmt: skip
-
-    model, tokenizer = load_minilm()
-    assert isinstance(model, Bert) and isinstance(model.blocks[0], BertBlock), (Bert, BertBlock, BertConfig)
-    x = torch.randn(1, 3, model.config.width)
-    assert BertBlock(model.config)(x).shape == x.shape
-    names, vectors = corpus_vectors()
-    assert vectors.shape == (len(names), 384) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
-    engine = VectorSearch(names, vectors, lambda texts: embed(texts, *load_minilm()))
-    assert "numpy.linalg.svd" in [name for name, _ in engine.search("singular value decomposition of a matrix", 10)]
-    assert isinstance(engine, VectorSearch) and tokenizer.encode("a")
-    assert "corpus_vectors" in embedding_models.__all__
-    assert next(iter(inspect.signature(embed_documentation).parameters)) == "limit", embed_documentation
+    assert model.config == BertConfig() and not model.training  # the defaults are its sizes
+    assert len(tokenizer.ids) == model.config.vocabulary
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), minilm[0].parameters()))

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import FrozenInstanceError
 
 import bm25s
 import numpy as np
@@ -16,6 +17,9 @@ from groundup.search import (
     BM25,
     STOP_WORDS,
     Index,
+    Levels,
+    Segment,
+    Writer,
     analyse,
     build_segment,
     evaluate,
@@ -173,10 +177,72 @@ def test_merge_refuses():
         merge_segments([one], [np.array([True, False])])
 
 
+def test_a_segment_cannot_be_changed_and_merging_leaves_its_sources_alone():
+    one, two = build_segment([("a", ["x", "y"])]), build_segment([("b", ["y"])])
+    merged = merge_segments([one, two], [np.array([False]), np.array([True])])
+    assert isinstance(merged, Segment) and merged.names == ("b",)
+    same(one, build_segment([("a", ["x", "y"])]))
+    with pytest.raises(FrozenInstanceError):
+        one.names = ()
+    fields = (one.names, one.lengths, one.terms, one.starts, one.docs, one.offsets, one.positions)
+    same(Segment(*fields), one)
+
+
 def test_gaps_take_a_place_and_do_not_count():
     segment = build_segment([("a", ["x", None, "y", None])])
     assert list(segment.terms) == ["x", "y"] and segment.lengths.tolist() == [2]
     assert segment.positions.tolist() == [0, 2]
+
+
+# --- levels and the writer ---------------------------------------------------------------------
+
+
+@few
+@given(corpora, st.integers(2, 4), st.data())
+def test_levels_keep_every_live_page_once(corpus, fanout, data):
+    levels, pages = Levels(fanout), {f"p{i}": terms for i, terms in enumerate(corpus)}
+    for name, terms in pages.items():
+        levels.put(build_segment([(name, terms)]))
+    for depth, level in enumerate(levels.levels):  # the digits of the count to the base fanout
+        assert len(level) == len(pages) // fanout**depth % fanout
+        assert all(len(segment.names) == fanout**depth for segment, _ in level)
+    assert len(levels) == len(pages) and levels.written >= sum(map(len, corpus))
+    gone = data.draw(st.sets(st.sampled_from(sorted(pages))))
+    for name in gone:
+        levels.hide(name)
+    order = [n for s, alive in levels.parts for n, stays in zip(s.names, alive) if stays]
+    assert sorted(order) == sorted(pages.keys() - gone) and len(levels) == len(order)
+    levels.merge()
+    ((merged, alive),) = levels.parts
+    same(merged, build_segment((name, pages[name]) for name in order))
+    assert alive.all()
+
+
+def test_levels_refuse():
+    with pytest.raises(ValueError, match="need fanout"):
+        Levels(1)
+    levels = Levels()
+    levels.merge()
+    assert levels.parts == [] and len(levels) == 0
+    levels.put(build_segment([("a", ["x"])]))
+    levels.hide("a")
+    with pytest.raises(ValueError, match="not in the index"):
+        levels.hide("a")
+
+
+def test_a_writer_flushes_a_full_buffer_and_can_replace_a_page():
+    writer = Writer(str.split, title=0, buffer=3)
+    for name in "abc":
+        assert len(writer) == 0
+        writer.add(name, "x y")
+    assert len(writer) == 3 and writer.waiting == {} and writer.written == 6
+    writer.delete("b")
+    writer.add("b", "z")
+    assert list(writer.waiting) == ["b"] and len(writer) == 2
+    writer.compact()
+    ((segment, _),) = writer.parts
+    assert sorted(segment.names) == ["a", "b", "c"] and segment.postings("z")[0].size == 1
+    assert issubclass(Index, Writer) and issubclass(Writer, Levels)
 
 
 # --- BM25 and the index ------------------------------------------------------------------------
@@ -311,8 +377,8 @@ def test_the_index_refuses():
     for k in (0, -1):
         with pytest.raises(ValueError, match="k must be"):
             index.search("x", k)
-    for options in ({"title": -1}, {"buffer": 0}, {"fanout": 1}):
-        with pytest.raises(ValueError, match="need title"):
+    for options, match in (({"title": -1}, "title"), ({"buffer": 0}, "buffer"), ({"fanout": 1}, "fanout")):
+        with pytest.raises(ValueError, match=f"need .*{match} ≥"):
             Index(**options)
 
 
@@ -372,12 +438,3 @@ def test_evaluate():
     for queries, k in (([], 10), (asked, 0)):
         with pytest.raises(ValueError, match="at least one query"):
             evaluate(search, queries, k)
-
-
-def test_an_index_is_made_of_segments():
-    from groundup.search import Index, Segment
-
-    index = Index()
-    index.add("a", "one two")
-    index.flush()
-    assert index.parts and all(isinstance(part[0], Segment) for part in index.parts), Segment

@@ -10,7 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import groundup.vector_search
-from groundup.vector_search import HNSW, IVF, PQ, Flat, best, merge_top, recall
+from groundup.vector_search import (
+    HNSW,
+    IVF,
+    PQ,
+    Flat,
+    LayeredGraph,
+    TrainedIndex,
+    VectorIndex,
+    best,
+    build_graphs,
+    documentation_graphs,
+    from_graph,
+    graph_arrays,
+    merge_top,
+    recall,
+)
 
 few = settings(deadline=None, max_examples=40)
 seeds = st.integers(0, 10**6)
@@ -67,6 +82,12 @@ def test_best_is_a_stable_sort(values, k):
     assert best(rows, scores, k) == expected
 
 
+def test_best_names_rows_and_not_places():
+    rows, scores = np.array([9, 4, 7]), np.array([1.0, 2.0, 2.0])
+    assert best(rows, scores, 2) == [(4, 2.0), (7, 2.0)]  # equals by row, whatever the order
+    assert best(rows[::-1], scores[::-1], 3)[2] == (9, 1.0)
+
+
 @few
 @given(seeds, st.lists(st.integers(0, 20), min_size=1, max_size=6), st.integers(1, 30))
 def test_merged_shards_are_the_whole(seed, sizes, k):
@@ -84,6 +105,36 @@ def test_merged_shards_are_the_whole(seed, sizes, k):
 
 
 # --- what all indexes promise -------------------------------------------------------------------
+
+
+@kinds
+def test_the_base_class_checks_and_counts_and_leaves_the_search_to_others(kind):
+    assert isinstance(small(kind), VectorIndex)
+    base = VectorIndex()
+    base.add(["a", "b"], [[1.0, 0.0], [0.0, 1.0]])
+    assert (len(base), base.nbytes, base.distances) == (2, 16, 0)
+    with pytest.raises(NotImplementedError):
+        base.search([1.0, 0.0])
+    base.delete("a")
+    base.delete("b")
+    assert base.search([1.0, 0.0]) == []  # nothing to search
+
+
+@pytest.mark.parametrize("make", [lambda: IVF(4, 1), lambda: PQ(2, 3)])
+def test_training_first_is_training_on_the_first_vectors(make):
+    rng = np.random.default_rng(11)
+    X, later, early, late = unit(rng, 40, 4), unit(rng, 40, 4), make(), make()
+    assert isinstance(early, TrainedIndex) and not isinstance(Flat(), TrainedIndex)
+    early.train(X)
+    for index in (early, late):
+        index.add(range(40), X)
+        index.add(range(40, 80), later)  # changes nothing that was learned
+    for q in unit(rng, 10, 4):
+        assert early.search(q, 5) == late.search(q, 5)
+    with pytest.raises(ValueError, match="d = 4"):
+        early.train(unit(rng, 5, 6))
+    with pytest.raises(ValueError, match="before the first add"):
+        late.train(X)
 
 
 @kinds
@@ -352,39 +403,83 @@ def test_deleted_vectors_are_waypoints():
 def test_hnsw_has_fewer_than_120_lines_of_code():
     tree = ast.parse(inspect.getsource(groundup.vector_search))
     source = inspect.getsource(groundup.vector_search).splitlines()
-    (node,) = (n for n in tree.body if getattr(n, "name", None) == "HNSW")
-    lines = set(range(node.lineno, node.end_lineno + 1))
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant):
-            lines -= set(range(inner.lineno, inner.end_lineno + 1))  # docstrings
+    lines = set()
+    for node in tree.body:
+        if getattr(node, "name", None) in ("LayeredGraph", "HNSW"):
+            lines |= set(range(node.lineno, node.end_lineno + 1))
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant):
+                    lines -= set(range(inner.lineno, inner.end_lineno + 1))  # docstrings
     assert 60 < sum(bool(source[i - 1].strip()) for i in lines) < 120
 
 
-def test_a_graph_survives_as_arrays():
-    import numpy as np
+def path_graph(ef, gap=None):
+    """Eleven points on a quarter circle, each linked to those beside it, without the link after `gap`."""
+    angles = np.linspace(0, np.pi / 2, 11)
+    graph = LayeredGraph(ef=ef)
+    graph.add(range(11), np.column_stack([np.cos(angles), np.sin(angles)]))
+    pairs = [(i, i + 1) for i in range(10) if i != gap]
+    graph.links = [{i: np.array([a + b - i for a, b in pairs if i in (a, b)], np.int32) for i in range(11)}]
+    graph.entry = 0
+    return graph
 
-    from groundup.vector_search import HNSW, Flat, VectorIndex, best
 
-    assert issubclass(HNSW, VectorIndex) and issubclass(Flat, VectorIndex)
-    assert best(np.arange(3), np.array([1.0, 3.0, 3.0]), 2) == [(1, 3.0), (2, 3.0)]
-    assert best(np.arange(1), np.array([1.0]), 5) == [(0, 1.0)]
+@few
+@given(st.integers(1, 12), st.integers(0, 10), st.integers(0, 9))
+def test_a_walk_goes_along_links_to_the_goal_or_to_the_last_before_a_gap(ef, goal, gap):
+    whole, broken = path_graph(ef), path_graph(ef, gap)
+    query = whole.vectors[goal].copy()
+    assert whole.search(query, 1)[0][0] == goal
+    assert broken.search(query, 1)[0][0] == min(goal, gap)
+    assert whole.nbytes == 4 * 22 + 4 * 20  # vectors, links both ways
+    whole.delete(goal)  # passed, not returned
+    assert whole.search(query, 1)[0][0] in (goal - 1, goal + 1) or ef == 1
 
 
-def test_graphs_are_built_in_stages_and_kept(tmp_path, monkeypatch):
-    import numpy as np
+def test_upper_layers_shorten_the_walk():
+    low, high = path_graph(1), path_graph(1)
+    high.links.append({0: np.array([9], np.int32), 9: np.array([0], np.int32)})
+    query = high.vectors[10].copy()
+    assert low.search(query, 1) == high.search(query, 1)
+    assert high.distances < low.distances
 
-    from groundup.vector_search import HNSW, build_graphs, documentation_graphs, from_graph, graph_arrays
 
+@few
+@given(seeds, st.integers(1, 60), st.integers(2, 5))
+def test_a_graph_survives_as_arrays_and_can_grow_on(seed, n, m):
+    rng = np.random.default_rng(seed)
+    X, more, index = unit(rng, n, 6), unit(rng, 1, 6), HNSW(m=m, ef_construction=10)
+    index.add(range(n), X)
+    again = from_graph(range(n), X, graph_arrays(index), m=m)
+    assert again.entry == index.entry and len(again.links) == len(index.links)
+    for before, after in zip(index.links, again.links):
+        assert {row: others.tolist() for row, others in before.items()} == {
+            row: others.tolist() for row, others in after.items()
+        }
+    assert again.search(X[0], 5) == index.search(X[0], 5)
+    again.add(["new"], more)
+    assert len(again) == n + 1 and len(again.links[0]) == n + 1
+    with pytest.raises(ValueError, match=f"one of {n} vectors, got {n + 1}"):
+        from_graph(range(n + 1), np.concatenate([X, more]), graph_arrays(index))
+
+
+def test_graphs_of_a_corpus_are_stages_of_one_construction_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("GROUNDUP_ARTIFACTS", str(tmp_path))
-    vectors = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
-    index = HNSW()
-    index.add(range(60), vectors)
-    again = from_graph(range(60), vectors, graph_arrays(index))
-    assert again.search(vectors[7], 5) == index.search(vectors[7], 5)
-    with pytest.raises(ValueError):
-        from_graph(range(59), vectors[:59], graph_arrays(index))
-    built, kept = build_graphs(vectors, [20, 60]), documentation_graphs(vectors, [20, 60])
-    assert sorted(kept) == [20, 60] and any(name.startswith("60/") for name in built)
-    assert documentation_graphs(vectors, [20, 60]).keys() == kept.keys()
-    assert len(from_graph(range(20), vectors[:20], kept[20])) == 20
-    assert build_graphs(vectors, [20]).keys() <= built.keys()
+    vectors = unit(np.random.default_rng(12), 60, 8)
+    kept, built = documentation_graphs(vectors, [20, 60]), build_graphs(vectors, [20, 60])
+    assert list(kept) == [20, 60]
+    for size, arrays in kept.items():
+        alone = HNSW()
+        alone.add(range(size), vectors[:size])
+        expected = graph_arrays(alone)
+        assert arrays.keys() == expected.keys()
+        for name, array in expected.items():
+            np.testing.assert_array_equal(arrays[name], array)
+            np.testing.assert_array_equal(built[f"{size}/{name}"], array)
+    assert build_graphs(vectors, [60]).keys() == {name for name in built if name.startswith("60/")}
+    (file,) = tmp_path.glob("documentation-graphs.*")
+    made = file.stat().st_mtime_ns
+    documentation_graphs(vectors, [20, 60])
+    assert file.stat().st_mtime_ns == made
+    documentation_graphs(vectors[::-1].copy(), [20, 60])  # other vectors, another graph
+    assert file.stat().st_mtime_ns > made
