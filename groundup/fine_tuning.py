@@ -1,7 +1,7 @@
 # Generated from chapters/post-training/fine-tuning.md; edit the chapter.
 """Fine-tuning. You turn a model that continues the King James Bible into one that answers requests
 with commands, exactly right on at least 95 % of held-out requests. Then you adapt it again by
-training a few percent of its numbers, and show that this LoRA equals `peft`'s.
+training less than a tenth of its numbers, and show that this LoRA equals `peft`'s.
 """
 
 from __future__ import annotations
@@ -130,9 +130,11 @@ def answers(
     for members in groups.values():
         caches, written = new_caches(model), []
         ids = torch.tensor([prompts[i] for i in members], device=device)
-        for _ in range(limit):
+        ended = torch.zeros(len(members), 1, dtype=torch.bool, device=device)
+        while len(written) < limit and not ended.all():
             ids = greedy(model(ids, caches)[:, -1])[:, None]
             written.append(ids)
+            ended |= ids == end
         for i, row in zip(members, torch.cat(written, 1).tolist()):
             if end in row:
                 found[i] = tokenizer.decode(row[: row.index(end)]).strip()

@@ -128,6 +128,41 @@ class TensorInfo(NamedTuple):
     bytes: int
 
 
+def _entry(cursor: Cursor) -> tuple[str, TensorInfo]:
+    name = cursor.string("a tensor's name")
+    if (axes := cursor.number(4, name)) > 4:
+        raise GGUFError(f"{name} has {axes} axes; 4 is the most")
+    shape = tuple(cursor.numbers(10, axes, name))[::-1]  # the file has the fastest axis first
+    code, offset = cursor.number(4, name), cursor.number(10, name)
+    if code not in BLOCKS:
+        raise GGUFError(f"{name} has the type {code}; this reader knows {[*BLOCKS]}")
+    kind, per_block, size = BLOCKS[code]
+    if not math.prod(shape) or (shape[-1] if shape else 1) % per_block:
+        raise GGUFError(f"{name}: rows of {kind} cannot have the shape {shape}")
+    return name, TensorInfo(shape, kind, offset, math.prod(shape) // per_block * size)
+
+
+def _place(
+    found: list[tuple[str, TensorInfo]], header: int, step: int, size: int
+) -> dict[str, TensorInfo]:
+    """Offsets from the start of a file of `size` bytes; each tensor in it, on bytes of its own."""
+    if not isinstance(step, int) or step < 8 or step % 8:
+        raise GGUFError(f"the alignment is {step!r}, not a multiple of 8")
+    start = end = -(-header // step) * step
+    placed = {}
+    for name, info in sorted(found, key=lambda each: each[1].offset):
+        info = info._replace(offset=start + info.offset)
+        if name in placed:
+            raise GGUFError(f"the tensor {name!r} is there twice")
+        if info.offset % step or info.offset < end:
+            raise GGUFError(f"{name} is not aligned to {step} bytes, or overlaps another")
+        end = info.offset + info.bytes
+        if end > size:
+            raise GGUFError(f"{name} ends at byte {end:,}, the file at {size:,}")
+        placed[name] = info
+    return {name: placed[name] for name, _ in found}
+
+
 class GGUF:
     """A GGUF file, mapped into memory: reading it copies nothing until you ask for numbers.
 
@@ -156,40 +191,9 @@ class GGUF:
             if key in self.metadata:
                 raise GGUFError(f"the key {key!r} is there twice")
             self.metadata[key] = cursor.value(cursor.number(4, key), key)
-        self.tensors = self._place([self._entry(cursor) for _ in range(tensors)], cursor.at)
-
-    @staticmethod
-    def _entry(cursor: Cursor) -> tuple[str, TensorInfo]:
-        name = cursor.string("a tensor's name")
-        if (axes := cursor.number(4, name)) > 4:
-            raise GGUFError(f"{name} has {axes} axes; 4 is the most")
-        shape = tuple(cursor.numbers(10, axes, name))[::-1]  # the file has the fastest axis first
-        code, offset = cursor.number(4, name), cursor.number(10, name)
-        if code not in BLOCKS:
-            raise GGUFError(f"{name} has the type {code}; this reader knows {[*BLOCKS]}")
-        kind, per_block, size = BLOCKS[code]
-        if not math.prod(shape) or (shape[-1] if shape else 1) % per_block:
-            raise GGUFError(f"{name}: rows of {kind} cannot have the shape {shape}")
-        return name, TensorInfo(shape, kind, offset, math.prod(shape) // per_block * size)
-
-    def _place(self, found: list[tuple[str, TensorInfo]], header: int) -> dict[str, TensorInfo]:
-        """Offsets from the start of the file; each tensor inside it, on bytes of its own."""
+        found = [_entry(cursor) for _ in range(tensors)]
         step = self.metadata.get("general.alignment", ALIGNMENT)
-        if not isinstance(step, int) or step < 8 or step % 8:
-            raise GGUFError(f"the alignment is {step!r}, not a multiple of 8")
-        start = end = -(-header // step) * step
-        placed = {}
-        for name, info in sorted(found, key=lambda each: each[1].offset):
-            info = info._replace(offset=start + info.offset)
-            if name in placed:
-                raise GGUFError(f"the tensor {name!r} is there twice")
-            if info.offset % step or info.offset < end:
-                raise GGUFError(f"{name} is not aligned to {step} bytes, or overlaps another")
-            end = info.offset + info.bytes
-            if end > len(self._map):
-                raise GGUFError(f"{name} ends at byte {end:,}, the file at {len(self._map):,}")
-            placed[name] = info
-        return {name: placed[name] for name, _ in found}
+        self.tensors = _place(found, cursor.at, step, len(self._map))
 
     def __enter__(self) -> GGUF:
         return self
