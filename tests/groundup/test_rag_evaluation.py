@@ -1,0 +1,274 @@
+"""groundup.rag_evaluation against scikit-learn, SciPy and cases by hand; the files of questions and answers."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import cohen_kappa_score, f1_score
+
+from groundup import datasets
+from groundup.rag_evaluation import (
+    EXACT,
+    STAGES,
+    Agreement,
+    Claim,
+    McNemar,
+    Rate,
+    Support,
+    agreement,
+    claims,
+    cohen_kappa,
+    is_faithful,
+    mcnemar,
+    rate,
+    stage,
+    support,
+    token_f1,
+)
+from groundup.search import analyse
+
+few = settings(deadline=None, max_examples=60)
+pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30)
+flags = st.lists(st.booleans(), min_size=1, max_size=40)
+
+
+# --- rates -------------------------------------------------------------------------------------
+
+
+@few
+@given(flags)
+def test_rate_is_wilsons_interval(values):
+    found = rate(values)
+    theirs = binomtest(sum(values), len(values)).proportion_ci(method="wilson")
+    assert isinstance(found, Rate) and found.n == len(values)
+    assert found.value == sum(values) / len(values)
+    assert np.allclose((found.low, found.high), theirs, atol=1e-12)
+
+
+def test_rate_is_printed_with_its_interval():
+    assert str(rate([1, 1, 0])) == "0.67 [0.21, 0.94] of 3"
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [2], [[1, 0]], [math.nan]])
+def test_rate_refuses(values):
+    with pytest.raises(ValueError, match="at least one flag"):
+        rate(values)
+
+
+# --- agreement ---------------------------------------------------------------------------------
+
+
+@few
+@given(pairs)
+def test_kappa_is_scikit_learns(labels):
+    a, b = map(list, zip(*labels))
+    if len({*a, *b}) == 1:
+        assert math.isnan(cohen_kappa(a, b))
+    else:
+        assert np.isclose(cohen_kappa(a, b), cohen_kappa_score(a, b), atol=1e-12)
+        assert np.isclose(cohen_kappa(a, b), cohen_kappa(b, a), atol=1e-12)
+
+
+def test_kappa_takes_any_labels_and_is_zero_for_a_constant_reader():
+    assert cohen_kappa(["yes", "no", "partly"], ["yes", "no", "partly"]) == 1
+    assert cohen_kappa(["yes"] * 4, ["yes", "yes", "no", "no"]) == 0
+    assert cohen_kappa([True, False], [False, True]) == -1
+
+
+@few
+@given(pairs)
+def test_agreement_lies_in_its_interval_or_beside_it_by_bootstrap_noise(labels):
+    a, b = map(list, zip(*labels))
+    found = agreement(a, b, resamples=200, rng=1)
+    assert isinstance(found, Agreement)
+    assert found.observed == np.mean(np.array(a) == b)
+    assert found == agreement(a, b, resamples=200, rng=1) or math.isnan(found.kappa) or math.isnan(found.low)
+    if not math.isnan(found.low):
+        assert -1 <= found.low <= found.high <= 1
+
+
+def test_the_interval_of_agreement_equals_resampling_the_cases():
+    rng = np.random.default_rng(3)
+    a = rng.integers(0, 2, 200)
+    b = np.where(rng.random(200) < 0.8, a, 1 - a)
+    rows = rng.integers(0, 200, (4000, 200))
+    by_hand = np.quantile([cohen_kappa_score(a[r], b[r]) for r in rows[:600]], [0.025, 0.975])
+    found = agreement(a, b, rng=0)
+    assert np.allclose((found.low, found.high), by_hand, atol=0.03)
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([1], [1, 2])])
+def test_agreement_needs_a_label_from_each(a, b):
+    for function in (cohen_kappa, agreement):
+        with pytest.raises(ValueError, match="one label from each"):
+            function(a, b)
+
+
+# --- faithfulness ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("", []),
+        ("[1]", []),
+        ("Use numpy.sort [1].", [("Use numpy.sort.", (1,))]),
+        ("Use numpy.sort. [1] It is 2.5 times faster. [2]", [("Use numpy.sort.", (1,)), ("It is 2.5 times faster.", (2,))]),
+        ("One [1][2]. Two", [("One.", (1, 2)), ("Two", ())]),
+        ("One. [1] [3]", [("One.", (1, 3))]),
+        ("a[0] is x[i] [12].", [("a[0] is x[i].", (12,))]),
+    ],
+)
+def test_claims(answer, found):
+    assert claims(answer) == [Claim(*each) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("the default is 100 or 0.5", ["100", "0.5"]),
+        ("call numpy.sort or read_csv, not DataFrame", ["numpy.sort", "read_csv", "DataFrame"]),
+        ("Use the nearest word", []),
+        ("with_mean=False in float32", ["with_mean", "float32"]),
+    ],
+)
+def test_exact_words(text, exact):
+    assert [word for word in re.findall(r"[\w.]*\w", text) if re.search(EXACT, word)] == exact
+
+
+@pytest.mark.parametrize(
+    ("claim", "source", "expected"),
+    [
+        ("It sorts arrays", "sorting of an array", Support(1.0, ())),
+        ("default 100 trees", "default 10 trees", Support(2 / 3, ("100",))),
+        ("use numpy.sort", "numpy.sort: use it", Support(1.0, ())),
+        ("use sort_values", "pandas.DataFrame.sort_values use", Support(1.0, ())),
+        ("the of", "anything", Support(0.0, ())),
+        ("10 and 10", "nothing", Support(0.0, ("10",))),
+    ],
+)
+def test_support(claim, source, expected):
+    found = support(claim, source)
+    assert np.isclose(found.share, expected.share) and found.missing == expected.missing
+
+
+def test_support_of_a_text_by_itself_is_complete():
+    for page in list(datasets.documentation().values())[::500]:
+        found = support(page[:200].rsplit(" ", 1)[0], page)
+        assert found.share > 0.95 and not found.missing
+
+
+def test_the_rule_wants_every_sentence_supported_by_what_it_cites():
+    sources = {1: "numpy.sort returns a sorted copy of an array", 2: "the default kind is quicksort"}
+    assert is_faithful("numpy.sort returns a sorted copy. [1] The default is quicksort. [2]", sources)
+    assert not is_faithful("numpy.sort returns a sorted copy. [2]", sources)
+    assert not is_faithful("numpy.sort returns a sorted copy. [1] Elephants are grey. [1]", sources)
+    assert not is_faithful("numpy.sort returns a sorted copy.", sources)
+    assert not is_faithful("numpy.sort returns a sorted copy. [3]", sources)
+    assert not is_faithful("numpy.sort returns 2 sorted copies. [1]", sources)
+    assert not is_faithful("", sources)
+    assert is_faithful("Elephants are sorted. [1]", sources, share=0.5)
+
+
+# --- answers -----------------------------------------------------------------------------------
+
+
+@few
+@given(st.text("abc ", max_size=12), st.text("abc ", max_size=12))
+def test_token_f1_is_scikit_learns(answer, reference):
+    said, wanted = set(analyse(answer)), set(analyse(reference))
+    words = sorted(said | wanted)
+    if words:
+        truth, found = [[w in s for w in words] for s in (wanted, said)]
+        assert np.isclose(token_f1(answer, reference), f1_score(truth, found, zero_division=0))
+    else:
+        assert token_f1(answer, reference) == 0
+
+
+def test_token_f1_leaves_citations_out():
+    assert token_f1("Sort it. [1]", "sort") == token_f1("Sort it.", "sort") == 1
+
+
+def test_stage_names_the_first_failure():
+    known = dict(retrieved=True, shown=True)
+    assert stage(True, False, **known, correct=True, faithful=True) == "right"
+    assert stage(True, False, correct=True, faithful=True) == "right"  # another page answered it
+    assert stage(True, False, **known, correct=True) == "unsupported"
+    assert stage(True, False, faithful=True) == "not retrieved"
+    assert stage(True, True) == "not retrieved"
+    assert stage(True, True, retrieved=True) == "not in the prompt"
+    assert stage(True, True, **known, correct=True, faithful=True) == "false refusal"
+    assert stage(True, False, **known, faithful=True) == "wrong answer"
+    assert stage(False, True) == "right refusal"
+    assert stage(False, False, faithful=True) == "false answer"
+    with pytest.raises(ValueError, match="cannot be shown"):
+        stage(True, False, shown=True)
+
+
+@few
+@given(st.lists(st.booleans(), min_size=6, max_size=6))
+def test_stage_is_always_one_of_the_stages(values):
+    answerable, refused, retrieved, shown, correct, faithful = values
+    found = stage(
+        answerable, refused, retrieved=retrieved or shown, shown=shown, correct=correct, faithful=faithful
+    )
+    assert found in STAGES and (found in STAGES[-2:]) == (not answerable)
+
+
+# --- two systems -------------------------------------------------------------------------------
+
+
+@few
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_mcnemar_is_the_binomial_test(cases):
+    a, b = zip(*cases)
+    found = mcnemar(a, b)
+    assert isinstance(found, McNemar)
+    assert (found.only_a, found.only_b) == (sum(x > y for x, y in cases), sum(y > x for x, y in cases))
+    n = found.only_a + found.only_b
+    assert np.isclose(found.p, binomtest(found.only_a, n).pvalue if n else 1.0)
+
+
+def test_mcnemar_needs_the_same_cases():
+    for a, b in (([], []), ([True], [True, False])):
+        with pytest.raises(ValueError, match="the same cases"):
+            mcnemar(a, b)
+    assert mcnemar([1, 1], [1, 1]).p == 1.0
+
+
+# --- the questions -----------------------------------------------------------------------------
+
+
+def test_the_questions_are_complete_and_asked_once():
+    questions, pages = datasets.rag_questions(), datasets.documentation()
+    assert len({q.text for q in questions}) == len(questions) == 40
+    assert sum(bool(q.answers) for q in questions) == 26
+    for q in questions:
+        assert q.kind in ("which", "detail", "elsewhere", "nothing") and q.reference and "\n" not in q.text
+        assert bool(q.answers) == (q.kind in ("which", "detail")) == (not q.absent)
+        assert set(q.answers) <= pages.keys() and list(q.answers) == sorted(q.answers)
+        assert bool(q.keys) == (q.kind == "detail")
+
+
+def test_what_answers_is_on_the_pages_and_what_does_not_is_not():
+    pages = {name: " ".join(text.split()) for name, text in datasets.documentation().items()}
+    for q in datasets.rag_questions():
+        for name in q.answers:
+            assert not q.keys or any(re.search(key, pages[name]) for key in q.keys), (q.text, name)
+        if q.absent:
+            assert not [n for n, text in pages.items() if re.search(q.absent, text, re.I)], q.text
+
+
+def test_a_written_file_that_is_altered_or_missing_names_the_remedy(monkeypatch):
+    monkeypatch.setitem(datasets.WRITTEN, "rag-questions", "0" * 64)
+    with pytest.raises(datasets.DataError, match="git checkout"):
+        datasets.rag_questions()
+    monkeypatch.setitem(datasets.WRITTEN, "no-such-file", "0" * 64)
+    with pytest.raises(datasets.DataError, match="is missing"):
+        datasets.written("no-such-file")
+    with pytest.raises(datasets.DataError, match="no file is called"):
+        datasets.written("nothing")
