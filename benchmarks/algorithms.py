@@ -296,14 +296,14 @@ def search() -> dict[str, float]:
 
 
 def minilm() -> dict[str, float]:
-    """MiniLM on 128 pages of the documentation, cut at 64 tokens: ids, batches, encoder and mean, beside transformers."""
+    """MiniLM on 128 pages of the documentation, cut at 40 tokens: ids, batches, encoder and mean, beside transformers."""
     texts = [page_text(*page) for page in list(datasets.documentation().items())[::59]][:128]
     model, tokenizer = load_minilm()
     folder = datasets.minilm()
     theirs = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
     coder = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     coder.no_padding()
-    coder.enable_truncation(64)
+    coder.enable_truncation(40)
 
     def by_transformers() -> None:
         codes = sorted((code.ids for code in coder.encode_batch(texts)), key=len)
@@ -312,7 +312,7 @@ def minilm() -> dict[str, float]:
             with torch.inference_mode():
                 mean_pool(theirs(ids, attention_mask=mask.long()).last_hidden_state, mask)
 
-    ours = seconds(lambda: embed(texts, model, tokenizer, limit=64))
+    ours = seconds(lambda: embed(texts, model, tokenizer, limit=40))
     return {
         "MiniLM texts/s, × transformers'": round(seconds(by_transformers) / ours, 2),
         "MiniLM, texts/s": round(len(texts) / ours),

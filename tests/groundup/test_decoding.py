@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from groundup.decoding import (
     EMPTY,
     NOTHING,
+    ByteMachine,
     JSONConstraint,
     KVCache,
     Machine,
@@ -563,17 +564,48 @@ def test_json_edges():
         assert not machine.matches(bad)
 
 
-def test_caches_and_last_logits_of_a_model():
-    import torch
-
-    from groundup.decoding import ByteMachine, Machine, last_logits, new_caches
-    from groundup.transformer import GPT, GPTConfig
-
+def test_last_logits_fill_fresh_caches_one_per_layer():
     model, ids = GPT(GPTConfig(11, 8, 8, 2, 2)).eval(), torch.tensor([[1, 2, 3]])
     caches = new_caches(model)
-    assert len(caches) == 2 and len(new_caches(model)) == 2
     with torch.no_grad():
-        assert torch.allclose(last_logits(model, ids, caches), last_logits(model, ids), atol=1e-6)
-    assert [c.length for c in caches] == [3, 3]
-    protocol = {name for name in vars(ByteMachine) if name in ("start", "next_bytes", "step", "accepting")}
-    assert len(protocol) == 4 and all(hasattr(Machine, name) for name in protocol), ByteMachine
+        begun = last_logits(model, ids[:, :2], caches)
+        assert torch.allclose(begun, last_logits(model, ids[:, :2]), atol=1e-6)
+        assert torch.allclose(last_logits(model, ids[:, 2:], caches), last_logits(model, ids), atol=1e-6)
+    assert [cache.length for cache in caches] == [3, 3]
+    assert [cache.length for cache in new_caches(model)] == [0, 0]
+
+
+class Counted(ByteMachine):
+    """As many opening as closing brackets, at most `depth` open: no regular expression, a machine all the same."""
+
+    alphabet = frozenset(b"()")
+
+    def __init__(self, depth):
+        self.depth = depth
+
+    def start(self):
+        return 0
+
+    def next_bytes(self, state):
+        return frozenset(b"(" * (state < self.depth) + b")" * (state > 0))
+
+    def step(self, state, byte):
+        return state + (1 if byte == ord("(") else -1) if byte in self.next_bytes(state) else None
+
+    def accepting(self, state):
+        return state == 0
+
+
+def test_a_constraint_takes_any_byte_machine():
+    machine: ByteMachine = Counted(2)
+    constraint = TokenConstraint(machine, [b"(", b")", b"()", b"((", b"(((", b""], end=5)
+    assert constraint.allowed(0).tolist() == [1, 0, 1, 1, 0, 1]
+    assert constraint.allowed(constraint.advance(0, 3)).tolist() == [0, 1, 0, 0, 0, 0]
+    model = GPT(GPTConfig(6, 16, 8, 1, 2)).eval()
+    for seed in range(5):
+        choose = Sampler(generator=torch.Generator().manual_seed(seed))
+        tokens = list(generate(model, [0], 12, choose, stop={5}, constraint=constraint))
+        opened = 0
+        for byte in b"".join(constraint._bytes[i] for i in tokens):
+            opened += 1 if byte == ord("(") else -1
+            assert 0 <= opened <= 2

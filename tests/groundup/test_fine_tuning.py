@@ -225,31 +225,22 @@ def test_a_refused_adapter_leaves_the_model_as_it_was():
     assert not any(isinstance(m, LoRALinear) for m in model.modules())
 
 
-def test_markers_answers_and_a_round_trip_of_an_adapter():
-    import torch
-
-    from groundup.fine_tuning import (
-        END,
-        adapters_of,
-        add_lora,
-        answers,
-        merge_lora,
-        renew_markers,
-        unmerge_lora,
-    )  # fmt: skip
-    from groundup.tokenization import Tokenizer, byte_ids
-    from groundup.transformer import GPT, GPTConfig
-
-    tokenizer, model = Tokenizer(byte_ids()), GPT(GPTConfig(256, 32, 8, 1, 2)).eval()
+def test_only_the_markers_rows_are_drawn_anew():
+    model = tiny()
     before = model.tokens.weight.detach().clone()
-    renew_markers(model, tokenizer, torch.Generator().manual_seed(0))
-    changed = (model.tokens.weight != before).any(1)
-    assert changed.sum() == 3 and changed[tokenizer.ranks[END]], renew_markers
-    assert len(answers(model, tokenizer, ["a", "bc"], limit=2)) == 2 and answers(model, tokenizer, []) == []
-    add_lora(model, ("query",), 2, 4, torch.Generator().manual_seed(0))
+    renew_markers(model, TOKENIZER, seeded())
+    changed = (model.tokens.weight != before).any(1).nonzero().flatten().tolist()
+    assert sorted(changed) == sorted(TOKENIZER.ranks[byte] for byte in (REQUEST, ANSWER, END))
+    assert torch.equal(tiny().tokens.weight, before)
+
+
+def test_an_adapter_merged_and_taken_out_again_leaves_the_weights():
+    model, ids = tiny(), torch.tensor([[1, 2, 3]])
+    add_lora(model, NAMES, 2, 4, seeded())
     for layer in adapters_of(model).values():
-        layer.B.data.normal_()
-    ids = torch.tensor([[1, 2, 3]])
+        layer.B.data.normal_(generator=seeded(1))
+    weights = {name: layer.base.weight.detach().clone() for name, layer in adapters_of(model).items()}
     plain = model(ids)
-    assert torch.allclose(merge_lora(model)(ids), plain, atol=1e-5)
-    assert torch.allclose(unmerge_lora(model)(ids), plain, atol=1e-5), (merge_lora, unmerge_lora)
+    assert torch.allclose(merge_lora(model)(ids), plain) and torch.allclose(unmerge_lora(model)(ids), plain)
+    for name, layer in adapters_of(model).items():
+        assert torch.allclose(layer.base.weight, weights[name], rtol=0, atol=1e-12)

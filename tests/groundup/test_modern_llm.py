@@ -15,6 +15,7 @@ from groundup.decoding import KVCache
 from groundup.modern_llm import (
     GroupedQueryAttention,
     Llama,
+    LlamaBlock,
     LlamaConfig,
     SwiGLU,
     count_llama_parameters,
@@ -365,7 +366,7 @@ def test_parts_refuse_what_does_not_fit():
     for args, message in (
         ((x, *rotary_table(torch.arange(2), 4)), "3 positions in x"),
         ((x, *rotary_table(torch.arange(1), 4)), "3 positions in x"),
-        ((torch.zeros(2, 3, 6), *table), r"\(time, dim/2\)"),
+        ((torch.zeros(2, 3, 6), table), r"\(time, dim/2\)"),
         ((x, table[0], table[1][:2]), r"\(time, dim/2\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -403,13 +404,13 @@ def test_it_runs_on_another_device_and_in_half_precision():
     assert isinstance(model.norm, nn.Module)
 
 
-def test_the_parts_have_the_shapes_they_say():
-    import torch
-
-    from groundup.modern_llm import LlamaBlock, LlamaConfig, SwiGLU
-
-    x = torch.randn(2, 3, 8)
-    feed = SwiGLU(8, 12)
-    assert isinstance(feed, SwiGLU) and feed(x).shape == x.shape
-    block = LlamaBlock(LlamaConfig(11, 8, 8, 1, 2, 1, 12))
-    assert isinstance(block, LlamaBlock) and isinstance(block.feed, SwiGLU)
+def test_a_block_adds_attention_and_then_the_feed_forward_part_to_the_stream():
+    block, x = LlamaBlock(SMALL), torch.randn(2, 5, SMALL.width, generator=generator(1))
+    table = rotary_table(torch.arange(5), SMALL.width // SMALL.heads)
+    with torch.no_grad():
+        u = x + block.attention(block.attention_norm(x), table)
+        expected = u + block.feed(block.feed_norm(u))
+        assert isinstance(block.feed, SwiGLU) and torch.allclose(block(x, table), expected)
+        for out in (block.attention.output, block.feed.down):
+            out.weight.zero_()
+        assert torch.equal(block(x, table), x)  # nothing is added: nothing changes

@@ -276,19 +276,19 @@ def test_what_is_saved_comes_back(tmp_path, monkeypatch, tied):
     assert encode_state(loaded.state_dict()) == encode_state(model.state_dict())
 
 
-def test_a_saved_model_comes_back(tmp_path, monkeypatch):
-    import torch
-
-    from groundup.datasets import king_james
-    from groundup.pretraining import Recipe, load_pretrained, optimizer_for, save_pretrained, split
-    from groundup.transformer import GPT, GPTConfig
-
-    monkeypatch.setenv("GROUNDUP_ARTIFACTS", str(tmp_path))
-    model = GPT(GPTConfig(258, 8, 8, 1, 2)).eval()
-    save_pretrained(model, [(b"t", b"h"), (b"th", b"e")])
-    again, tokenizer = load_pretrained()
-    ids = torch.tensor([tokenizer.encode("the")])
-    assert ids.shape == (1, 1) and torch.equal(again(ids), model(ids)), save_pretrained
-    assert "".join(split()) == king_james() and [len(t.encode()) for t in split()[1:]] == [200_000, 200_000]
+def test_decay_pulls_on_matrices_and_leaves_vectors_alone():
+    model = tiny()
+    names = {id(p): name for name, p in model.named_parameters()}
     groups = optimizer_for(model, Recipe(100, decay=0.5)).param_groups
-    assert sorted(g["weight_decay"] for g in groups) == [0, 0.5], optimizer_for
+    assert sum(len(g["params"]) for g in groups) == len(names)
+    for group in groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 0.5}
+    assert all(g["weight_decay"] == 0 for g in optimizer_for(model, Recipe(100, decay=0.0)).param_groups)
+
+
+def test_what_is_saved_with_other_merges_is_another_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.setenv("GROUNDUP_ARTIFACTS", str(tmp_path))
+    for merges, n in (([], 3), ([(b"t", b"h"), (b"th", b"e")], 1)):
+        save_pretrained(tiny(vocabulary=len(tokenizer_of(merges))), merges)
+        assert len(load_pretrained()[1].encode("the")) == n
+    assert [len(text) > 0 for text in split()] == [True] * 3

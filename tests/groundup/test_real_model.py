@@ -1,9 +1,12 @@
 """groundup.real_model against gguf, transformers and tokenizers, and against damaged files."""
 
+import argparse
+import inspect
 import json
 import math
 import random
 import re
+import statistics
 import struct
 import warnings
 
@@ -21,8 +24,10 @@ from groundup.real_model import (
     BLOCKS,
     GGUF,
     SYSTEM,
+    Cursor,
     GGUFError,
     SparseTokenizer,
+    TensorInfo,
     ask,
     chat_ids,
     dequantise,
@@ -485,8 +490,9 @@ def test_transformers_reads_the_same_model(smollm2, theirs):
 def test_transformers_reads_the_same_tokenizer_but_for_digits(smollm2, theirs):
     tokenizer, reference = smollm2[1], theirs[1].backend_tokenizer
     rng, kjv = random.Random(0), datasets.king_james()
+    code = inspect.getsource(statistics) + inspect.getsource(argparse)
     texts = ["".join(rng.choice(" \n\tab1'9.中é😀٣½\x04\xa0Ⅷ") for _ in range(rng.randrange(30))) for _ in range(1500)]
-    texts += [t[i : i + 200] for t in (kjv,) for i in (rng.randrange(len(t) - 200) for _ in range(1000))]
+    texts += [t[i : i + 200] for t in (kjv, code) for i in (rng.randrange(len(t) - 200) for _ in range(500))]
     anything = [*range(1, 0xD800, 7), *range(0xE000, 0x110000, 31)]
     texts += ["".join(map(chr, rng.choices(anything, k=20))) for _ in range(500)]
     texts += ["".join(rng.choice(" \n\tab1'9.") for _ in range(30)) for _ in range(500)]
@@ -501,6 +507,8 @@ def test_transformers_reads_the_same_tokenizer_but_for_digits(smollm2, theirs):
     reference.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     assert all(tokenizer.encode_ordinary(text) == ids(text) for text in texts)
     assert all(tokenizer.encode_bytes(text.encode()) == ids(text) for text in texts[:300])
+    mark, text = tokenizer.special["<|im_end|>"], "ended by <|im_end|>, as the chapters' sources say"
+    assert mark in ids(text) and mark not in tokenizer.encode_ordinary(text)  # a mark in a text: theirs obeys it
     assert isinstance(reference, tokenizers.Tokenizer) and json.loads(reference.to_str())["model"]["type"] == "BPE"
 
 
@@ -517,14 +525,22 @@ def test_the_file_as_gguf_reads_it(smollm2):
             assert file.metadata[key] == reader.fields[key].contents()
 
 
-def test_the_reader_and_the_loader_by_themselves(smollm2):
-    from groundup.real_model import GGUF, Cursor, GGUFError, TensorInfo, load_smollm2
+def test_a_cursor_reads_on_from_where_it_stands_and_never_past_the_end():
+    cursor = Cursor(struct.pack("<IQ2s", 7, 2, b"hi") + b"\x01")
+    assert (cursor.number(4, "a number"), cursor.string("a string"), cursor.at) == (7, "hi", 14)
+    with pytest.raises(GGUFError, match="ends within a number"):
+        cursor.number(4, "a number")
+    assert cursor.number(7, "a truth value") == 1 and cursor.at == 15
+    with pytest.raises(GGUFError, match="do not fit into 8 bytes"):
+        Cursor(struct.pack("<Q", 2**60)).count(1, "tensors")
 
-    cursor = Cursor(b"\x01")
-    assert isinstance(cursor, Cursor)
-    with GGUF(datasets.smollm2()) as file:
-        infos = list(file.tensors.values())
-    assert infos and all(isinstance(info, TensorInfo) for info in infos), TensorInfo
-    assert issubclass(GGUFError, ValueError)
-    model, tokenizer = load_smollm2()
-    assert model.config.vocabulary == 49152 and tokenizer.decode(tokenizer.encode("Hi")) == "Hi", load_smollm2
+
+def test_tensors_lie_one_after_the_other_where_their_entries_say(tmp_path):
+    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(5, np.float32)}
+    write_gguf(tmp_path / "x.gguf", {}, tensors)
+    with GGUF(tmp_path / "x.gguf") as file:
+        a, b = file.tensors["a"], file.tensors["b"]
+        assert isinstance(a, TensorInfo) and a == TensorInfo((2, 3), "F32", a.offset, 24)
+        assert b[:2] == ((5,), "F32") and b.offset - a.offset == 32  # at the alignment
+        data = (tmp_path / "x.gguf").read_bytes()
+        assert data[b.offset : b.offset + b.bytes] == tensors["b"].tobytes()
