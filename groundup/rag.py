@@ -245,7 +245,7 @@ def numbered_sources(
     pages: Mapping[str, str],
     question: str,
     count: int = 3,
-    words: int = 40,
+    words: int = 24,
 ) -> list[Source]:
     """For each of the first `count` names the passage that shares most terms with the question.
 
@@ -286,12 +286,13 @@ def source_prompt(
     return chat_ids(tokenizer, messages)
 
 
-def citation_machine(numbers: Iterable[int], sentences: int = 1) -> Machine:
+def citation_machine(numbers: Iterable[int], sentences: int = 1, begin: str = "") -> Machine:
     """Accepts 1 to `sentences` sentences, each with the number of a source: "It sorts. [2]"
 
     A sentence is printable ASCII without brackets. A full stop in it is followed by another
     character at once (numpy.sort, 0.5), or it ends the sentence and a number of `numbers` in
-    brackets follows. Raises ValueError for no numbers, one below 0, or sentences < 1.
+    brackets follows. The text begins with `begin`. Raises ValueError for no numbers, one below
+    0, sentences < 1, and a beginning that is not ASCII.
     """
     numbers = sorted(set(numbers))
     if not numbers or numbers[0] < 0 or sentences < 1:
@@ -299,8 +300,10 @@ def citation_machine(numbers: Iterable[int], sentences: int = 1) -> Machine:
     word = one_of(set(range(0x21, 0x7F)) - set(b".[]"))
     part = either(one_of(b" "), word, then(b".", word))
     cite = then(b". [", either(*(str(n).encode() for n in numbers)), b"]")
+    if not begin.isascii():
+        raise ValueError(f"the beginning must be ASCII, not {begin!r}")
     sentence = then(word, times(part, 0, None), cite)
-    return Machine(then(sentence, times(then(b" ", sentence), 0, sentences - 1)))
+    return Machine(then(begin.encode(), sentence, times(then(b" ", sentence), 0, sentences - 1)))
 
 
 class Within:
@@ -397,7 +400,7 @@ class RAG:
     pages : name -> text
     model, tokenizer : as from `real_model.load_smollm2`
     count, words : sources in the prompt, and words of each
-    tokens : the longest answer
+    tokens : the longest answer; begin : how each begins
     refuse : (retrieval, likelihood) -> whether to say nothing; by default it always answers
     """
 
@@ -409,12 +412,14 @@ class RAG:
         tokenizer: Tokenizer,
         *,
         count: int = 3,
-        words: int = 40,
-        tokens: int = 40,
+        words: int = 24,
+        tokens: int = 32,
+        begin: str = "",
         refuse: Callable[[float, float], bool] = lambda retrieval, likelihood: False,
     ):
         self.retriever, self.pages, self.model, self.tokenizer = retriever, pages, model, tokenizer
-        self.count, self.words, self.tokens, self.refuse = count, words, tokens, refuse
+        self.count, self.words, self.tokens, self.begin = count, words, tokens, begin
+        self.refuse = refuse
         self._constraints: dict[int, Within] = {}
 
     def constraint(self, count: int) -> Within:
@@ -424,7 +429,7 @@ class RAG:
             special = set(self.tokenizer.special.values())
             ids = range(self.model.config.vocabulary)
             known = [b"" if i in special else self.tokenizer.decode_bytes([i]) for i in ids]
-            machine = citation_machine(range(1, count + 1))
+            machine = citation_machine(range(1, count + 1), begin=self.begin)
             self._constraints[count] = Within(TokenConstraint(machine, known, end), self.tokens)
         return self._constraints[count]
 
