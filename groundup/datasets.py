@@ -463,3 +463,13 @@ def written(name: str) -> Any:
         state = "is not the file this book was made with" if data else "is missing"
         raise DataError(f"groundup/data/{path.name} {state}; run: git checkout -- groundup/data")
     return json.loads(data)
+
+
+def rag_answers() -> list[dict]:
+    """What two systems answer to each of :func:`rag_questions`, with the labels of two readings.
+
+    A row has `system`, `question`, `text`, `sources` (pairs of name and passage), `retrieval`, `likelihood`, `prompt`
+    (a hash), `tokens`, `judge` and `judge padded`; and under `first` and `second` a reading: `correct` ("yes", "partly"
+    or "no") and `faithful` (0 or 1). Raises DataError if the file is missing or altered.
+    """
+    return written("rag-answers")

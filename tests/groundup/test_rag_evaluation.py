@@ -1,18 +1,27 @@
 """groundup.rag_evaluation against scikit-learn, SciPy and cases by hand; the files of questions and answers."""
 
+import hashlib
+import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
-from groundup import datasets
+from groundup import datasets, rag_evaluation
+from groundup.modern_llm import Llama, LlamaConfig
+from groundup.rag import RAG, Source, source_prompt
 from groundup.rag_evaluation import (
     EXACT,
+    JUDGE,
+    LABELS,
+    PADDING,
     STAGES,
     Agreement,
     Claim,
@@ -22,14 +31,25 @@ from groundup.rag_evaluation import (
     agreement,
     claims,
     cohen_kappa,
+    find_all,
+    greedy_shortfall,
     is_faithful,
+    judge_request,
     mcnemar,
+    prompt_hash,
+    quotation,
     rate,
+    record,
+    retrievers,
     stage,
     support,
+    system_under_test,
     token_f1,
+    write_answers,
+    yes_probability,
 )
-from groundup.search import analyse
+from groundup.search import Index, analyse
+from groundup.tokenization import Tokenizer
 
 few = settings(deadline=None, max_examples=60)
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30)
@@ -240,6 +260,181 @@ def test_mcnemar_needs_the_same_cases():
     assert mcnemar([1, 1], [1, 1]).p == 1.0
 
 
+# --- answers on file, with a small model of random weights -------------------------------------
+
+PAGES = {
+    "lib.sort": "Sort the values of an array.\n\nThe kind of sort is quick by default.",
+    "lib.argsort": "Indices that would sort an array.",
+    "lib.mean": "The mean of the values along an axis.",
+    "lib.median": "The middle value along an axis.",
+}
+QUERIES = [
+    datasets.Query("order the values of an array", ("lib.sort",), ("lib.argsort",)),
+    datasets.Query("what would order an array", ("lib.argsort",), ("lib.sort",)),
+    datasets.Query("average along an axis", ("lib.mean",), ("lib.median",)),
+    datasets.Query("value in the middle of an axis", ("lib.median",), ("lib.mean",)),
+]
+
+
+@pytest.fixture
+def tokenizer():
+    ranks = {bytes([b]): b for b in range(256)}
+    return Tokenizer(ranks, r"\w+|\W", {"<|im_start|>": 256, "<|im_end|>": 257})
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = LlamaConfig(258, 2048, 16, 1, 2, 1, 32, std=0.3)
+    return Llama(config).requires_grad_(False).eval()
+
+
+@pytest.fixture
+def index():
+    index = Index()
+    for name, text in PAGES.items():
+        index.add(name, text)
+    index.flush()
+    return index
+
+
+@pytest.fixture
+def rag(index, model, tokenizer):
+    return RAG(index, PAGES, model, tokenizer, count=2, words=8, tokens=24)
+
+
+@pytest.fixture
+def small(monkeypatch, model, tokenizer):
+    """The module on four pages, with vectors of hashed words."""
+
+    def vector(text):
+        rows = [int(hashlib.sha256(term.encode()).hexdigest(), 16) % 64 for term in analyse(text)]
+        counts = np.bincount(rows, minlength=64) + 1e-3
+        return (counts / np.linalg.norm(counts)).astype(np.float32)
+
+    def embed(texts, *_, **__):
+        return np.stack([vector(text) for text in texts])
+
+    monkeypatch.setattr(datasets, "documentation", lambda: PAGES)
+    monkeypatch.setattr(datasets, "see_also", lambda: QUERIES)
+    monkeypatch.setattr(datasets, "halves", lambda queries: (queries[:2], queries[2:]))
+    monkeypatch.setattr(rag_evaluation, "corpus_vectors", lambda: (list(PAGES), embed(PAGES.values())))
+    monkeypatch.setattr(rag_evaluation, "load_minilm", lambda: ())
+    monkeypatch.setattr(rag_evaluation, "embed", embed)
+    monkeypatch.setattr(rag_evaluation, "load_smollm2", lambda: (model, tokenizer))
+
+
+def test_retrievers_share_an_interface(small):
+    engines = retrievers()
+    assert list(engines) == ["BM25", "vectors", "hybrid", "reranked"]
+    for engine in engines.values():
+        hits = engine.search("sort the values of an array", 3)
+        assert hits[0][0] == "lib.sort" and len(hits) <= 3
+        assert [score for _, score in hits] == sorted((score for _, score in hits), reverse=True)
+
+
+def test_find_all_is_what_each_retriever_finds_and_a_threshold(small):
+    texts = ["sort an array", "mean"]
+    kept = find_all(texts, "any version")
+    assert json.loads(json.dumps(kept)) == kept
+    for name, engine in retrievers().items():
+        assert kept["found"][name] == [[list(hit) for hit in engine.search(t, 10)] for t in texts]
+    assert kept["threshold"] == -math.inf or 0 <= kept["threshold"] <= 1
+
+
+def test_system_under_test_takes_any_retriever(small, index):
+    rag = system_under_test(index)
+    assert rag.retriever is index and (rag.count, rag.words, rag.tokens) == (3, 40, 40)
+    assert not rag.answer("sort an array").refused
+    assert type(system_under_test().retriever).__name__ == "Reranker"
+
+
+def test_a_record_holds_what_the_system_says(rag):
+    question = "sort the values"
+    model_row, quoted = record(rag, question)
+    answer = rag.answer(question)
+    assert (model_row["system"], quoted["system"]) == ("model", "quotation")
+    assert model_row["text"] == answer.text == rag.tokenizer.decode(model_row["tokens"])
+    assert model_row["sources"] == [[s.name, s.text] for s in answer.sources] == quoted["sources"]
+    assert (model_row["retrieval"], model_row["likelihood"]) == (answer.retrieval, answer.likelihood)
+    assert quoted["text"] == quotation(answer.sources) and quoted["tokens"] == []
+    prompt = source_prompt(rag.tokenizer, question, answer.sources)
+    assert model_row["prompt"] == prompt_hash(prompt)
+    request = judge_request(question, answer.sources, answer.text)
+    assert math.isclose(model_row["judge"], yes_probability(rag.model, rag.tokenizer, request), abs_tol=1e-5)
+
+
+def test_record_notices_a_system_that_changes_its_mind(rag):
+    answer = rag.answer
+    rag.answer = lambda question: replace(answer(question), text="Something else. [1]")
+    with pytest.raises(ValueError, match="two answers"):
+        record(rag, "sort")
+
+
+def test_write_answers_keeps_the_labels_of_what_stays(small, monkeypatch, tmp_path):
+    questions = [datasets.Question(q.text, "which", q.answers, "a reference", (), "") for q in QUERIES[:2]]
+    monkeypatch.setattr(datasets, "rag_questions", lambda: questions)
+    path = tmp_path / "rag-answers.json"
+    first = write_answers(tmp_path)
+    assert first == hashlib.sha256(path.read_bytes()).hexdigest()
+    rows = json.loads(path.read_text())
+    assert [(r["system"], r["question"]) for r in rows] == [
+        (system, q.text) for q in questions for system in ("model", "quotation")
+    ]
+    assert not any(reading in row for row in rows for reading in LABELS)
+    for row in rows:
+        row["first"] = {"correct": "no", "faithful": 1}
+    rows[0]["text"] += " changed"
+    path.write_text(json.dumps(rows))
+    assert write_answers(tmp_path) != first
+    again = json.loads(path.read_text())
+    assert "first" not in again[0] and all(row["first"]["faithful"] == 1 for row in again[1:])
+
+
+def test_a_quotation_is_the_first_source_with_its_number():
+    assert quotation([Source(1, "lib.sort", "It sorts."), Source(2, "lib.mean", "")]) == "lib.sort: It sorts. [1]"
+    sources = {1: "lib.sort: It sorts."}
+    assert is_faithful(quotation([Source(1, "lib.sort", "It sorts.")]), sources)
+    assert claims(quotation([Source(1, "a", "")]))[0].cited == (1,)
+
+
+def test_greedy_shortfall_is_zero_for_what_greedy_decoding_writes(rag):
+    row, _ = record(rag, "mean")
+    sources = rag.answer("mean").sources
+    prompt, rule = source_prompt(rag.tokenizer, "mean", sources), rag.constraint(len(sources))
+    tokens = row["tokens"]
+    assert greedy_shortfall(rag.model, prompt, tokens, rule) < 1e-4
+    logits = rag.model(torch.tensor([[*prompt, *tokens]]))[0]
+    allowed = rule.allowed(rule.start())
+    second = logits[len(prompt) - 1].masked_fill(~allowed, -math.inf).topk(2)
+    behind = greedy_shortfall(rag.model, prompt, [int(second.indices[1])], rule)
+    assert math.isclose(behind, float(second.values[0] - second.values[1]), abs_tol=1e-3)
+    assert greedy_shortfall(rag.model, [prompt[0]], tokens, rule) >= 0
+    with pytest.raises(ValueError, match="not allowed"):
+        greedy_shortfall(rag.model, prompt, [ord("[")], rule)
+    for some, more in (([], tokens), (prompt, [])):
+        with pytest.raises(ValueError, match="at least one token"):
+            greedy_shortfall(rag.model, some, more, rule)
+
+
+def test_prompt_hash_tells_prompts_apart():
+    assert prompt_hash([1, 23]) != prompt_hash([12, 3])
+    assert prompt_hash([1, 2]) == hashlib.sha256(b"1 2").hexdigest()
+
+
+def test_yes_probability_weighs_two_tokens_only(model, tokenizer):
+    found = yes_probability(model, tokenizer, "Is it so?")
+    prompt = rag_evaluation.chat_ids(tokenizer, [{"role": "user", "content": "Is it so?"}])
+    share = model(torch.tensor([prompt]))[0, -1].double().softmax(-1)
+    assert math.isclose(found, float(share[ord("Y")] / (share[ord("Y")] + share[ord("N")])), rel_tol=1e-4)
+
+
+def test_judge_request_shows_sources_question_and_answer():
+    text = judge_request("What?", [Source(1, "lib.sort", "It sorts.")], "That." + PADDING)
+    assert text.startswith("[1] lib.sort: It sorts.") and text.endswith(JUDGE)
+    assert "Question: What?\nAnswer: That. This is" in text
+
+
 # --- the questions -----------------------------------------------------------------------------
 
 
@@ -272,3 +467,23 @@ def test_a_written_file_that_is_altered_or_missing_names_the_remedy(monkeypatch)
         datasets.written("no-such-file")
     with pytest.raises(datasets.DataError, match="no file is called"):
         datasets.written("nothing")
+
+
+def test_every_answer_is_there_once_and_labelled_twice():
+    rows, questions = datasets.rag_answers(), datasets.rag_questions()
+    assert [(r["system"], r["question"]) for r in rows] == [
+        (system, q.text) for q in questions for system in ("model", "quotation")
+    ]
+    pages = datasets.documentation()
+    for row in rows:
+        for reading in LABELS:
+            assert set(row[reading]) == {"correct", "faithful"}
+            assert row[reading]["correct"] in ("yes", "partly", "no") and row[reading]["faithful"] in (0, 1)
+        assert row["text"] and claims(row["text"])[-1].cited
+        assert all(name in pages for name, _ in row["sources"]) and len(row["sources"]) == 3
+        assert bool(row["tokens"]) == (row["system"] == "model") and len(row["prompt"]) == 64
+        assert 0 <= row["judge"] <= 1 and 0 <= row["judge padded"] <= 1 and row["likelihood"] <= 0
+    for q in questions:
+        for row in rows:
+            if row["question"] == q.text and not q.answers:
+                assert row["first"]["correct"] == row["second"]["correct"] == "no"
