@@ -237,10 +237,11 @@ def numbered_sources(
     count: int = 3,
     words: int = 24,
 ) -> list[Source]:
-    """For each of the first `count` names the passage that shares most terms with the question.
+    """For each of the first `count` names a passage of its page: the first, which says what it is.
 
-    Of equal ones the first. Texts are :func:`plain_line`. Raises ValueError for a name without a
-    page, and for count or words below 1.
+    Another one where that shares at least two more terms with the question, of several the one
+    that shares most. Texts are :func:`plain_line`. Raises ValueError for a name without a page,
+    and for count or words below 1.
     """
     names = list(names)[:count]
     if absent := [name for name in names if name not in pages]:
@@ -252,6 +253,7 @@ def numbered_sources(
         text = page_text(name, pages[name]).removeprefix(f"{name}: ")
         parts = passages(text, words, paragraphs=True) or [""]
         shared = [len(asked & set(analyse(part))) for part in parts]
+        shared[0] += 1  # so that another must be better by two
         sources.append(Source(number, name, plain_line(parts[int(np.argmax(shared))])))
     return sources
 
@@ -492,7 +494,7 @@ def choose_refusal(
         raise ValueError(f"need equal lengths > 0 and a cost > 0: {len(r)}, {len(s)}, {len(good)}")
     best, least = Refusal(), math.inf
     weight = np.where(good, 1.0, -cost)  # what refusing a row adds
-    for low in [-math.inf, *np.unique(r).tolist()]:
+    for low in [-math.inf, *np.unique(r).tolist(), math.inf]:  # the last refuses everything
         for floor in [-math.inf, *np.unique(s).tolist()]:
             total = weight[(r < low) | (s < floor)].sum()
             if total < least - 1e-9:
