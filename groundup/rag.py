@@ -1,8 +1,9 @@
 # Generated from chapters/retrieval/rag.md; edit the chapter.
-"""Retrieval-augmented generation. ```{code-cell} python :tags: [export, hide-input] import math
-import re import unicodedata from collections import Counter, defaultdict from collections.abc
-import Callable, Iterable, Mapping, Sequence from dataclasses import dataclass from typing
-import Protocol
+"""Retrieval-augmented generation. You connect search and language model: a question finds pages,
+passages of them go into a prompt, and the model writes a sentence that must cite one. Fusing
+two searches is compared with the better one by a paired interval, a grammar guarantees the form
+of every citation, and qdrant returns the same ten pages as exact search. You also measure what
+none of this guarantees.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ __all__ = [
     "Hybrid",
     "title_features",
     "Reranker",
-    "Without",
     "Source",
     "plain_line",
     "numbered_sources",
@@ -56,8 +56,10 @@ __all__ = [
     "REFUSAL",
     "Answer",
     "RAG",
+    "Without",
     "Refusal",
     "choose_refusal",
+    "ReadRepair",
     "QdrantSearch",
 ]
 
@@ -208,18 +210,6 @@ class Reranker:
         return sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k]
 
 
-class Without:
-    """A retriever that never returns the `hidden` names: they count as deleted."""
-
-    def __init__(self, retriever: Retriever, hidden: Iterable[str]):
-        self.retriever, self.hidden = retriever, frozenset(hidden)
-
-    def search(self, text: str, k: int = 10) -> list[tuple[str, float]]:
-        """The k best of the others."""
-        hits = self.retriever.search(text, k + len(self.hidden))
-        return [hit for hit in hits if hit[0] not in self.hidden][:k]
-
-
 @dataclass(frozen=True)
 class Source:
     """A passage with the number under which an answer may cite it."""
@@ -247,10 +237,11 @@ def numbered_sources(
     count: int = 3,
     words: int = 24,
 ) -> list[Source]:
-    """For each of the first `count` names the passage that shares most terms with the question.
+    """For each of the first `count` names a passage of its page: the first, which says what it is.
 
-    Of equal ones the first. Texts are :func:`plain_line`. Raises ValueError for a name without a
-    page, and for count or words below 1.
+    Another one where that shares at least two more terms with the question, of several the one
+    that shares most. Texts are :func:`plain_line`. Raises ValueError for a name without a page,
+    and for count or words below 1.
     """
     names = list(names)[:count]
     if absent := [name for name in names if name not in pages]:
@@ -262,6 +253,7 @@ def numbered_sources(
         text = page_text(name, pages[name]).removeprefix(f"{name}: ")
         parts = passages(text, words, paragraphs=True) or [""]
         shared = [len(asked & set(analyse(part))) for part in parts]
+        shared[0] += 1  # so that another must be better by two
         sources.append(Source(number, name, plain_line(parts[int(np.argmax(shared))])))
     return sources
 
@@ -413,7 +405,7 @@ class RAG:
         *,
         count: int = 3,
         words: int = 24,
-        tokens: int = 32,
+        tokens: int = 28,
         begin: str = "",
         refuse: Callable[[float, float], bool] = lambda retrieval, likelihood: False,
     ):
@@ -463,6 +455,18 @@ class RAG:
         return self.tokenizer.decode(ids), float(np.mean(chances))
 
 
+class Without:
+    """A retriever that never returns the `hidden` names: they count as deleted."""
+
+    def __init__(self, retriever: Retriever, hidden: Iterable[str]):
+        self.retriever, self.hidden = retriever, frozenset(hidden)
+
+    def search(self, text: str, k: int = 10) -> list[tuple[str, float]]:
+        """The k best of the others."""
+        hits = self.retriever.search(text, k + len(self.hidden))
+        return [hit for hit in hits if hit[0] not in self.hidden][:k]
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Refuses where the retrieval or the likelihood lies below its threshold."""
@@ -490,12 +494,46 @@ def choose_refusal(
         raise ValueError(f"need equal lengths > 0 and a cost > 0: {len(r)}, {len(s)}, {len(good)}")
     best, least = Refusal(), math.inf
     weight = np.where(good, 1.0, -cost)  # what refusing a row adds
-    for low in [-math.inf, *np.unique(r).tolist()]:
+    for low in [-math.inf, *np.unique(r).tolist(), math.inf]:  # the last refuses everything
         for floor in [-math.inf, *np.unique(s).tolist()]:
             total = weight[(r < low) | (s < floor)].sum()
             if total < least - 1e-9:
                 best, least = Refusal(low, floor), total
     return best
+
+
+class ReadRepair:
+    """An index that is compared with the pages on every read, and repaired where they differ.
+
+    index : has `search`, `add`, `delete` and `flush`, as `search.Index`
+    indexed : name -> the text that the index holds
+    pages : name -> the text as it is now
+
+    `repaired` counts repairs. A page that the index lacks is never found, so never repaired.
+    """
+
+    def __init__(self, index, indexed: Mapping[str, str], pages: Mapping[str, str]):
+        self.index, self.pages, self.repaired = index, pages, 0
+        self.indexed = {name: hash(text) for name, text in indexed.items()}
+
+    def search(self, text: str, k: int = 10) -> list[tuple[str, float]]:
+        """As the index's, after as many repairs as it takes for all k to be up to date."""
+        while True:
+            hits = self.index.search(text, k)
+            stale = [n for n, _ in hits if self._now(n) != self.indexed.get(n)]
+            if not stale:
+                return hits
+            for name in stale:
+                self.index.delete(name)
+                self.indexed.pop(name, None)
+                if name in self.pages:
+                    self.index.add(name, self.pages[name])
+                    self.indexed[name] = self._now(name)
+            self.index.flush()
+            self.repaired += len(stale)
+
+    def _now(self, name: str) -> int | None:
+        return hash(self.pages[name]) if name in self.pages else None
 
 
 class QdrantSearch:
