@@ -115,10 +115,10 @@ def test_the_interval_of_agreement_equals_resampling_the_cases():
     rng = np.random.default_rng(3)
     a = rng.integers(0, 2, 200)
     b = np.where(rng.random(200) < 0.8, a, 1 - a)
-    rows = rng.integers(0, 200, (4000, 200))
-    by_hand = np.quantile([cohen_kappa_score(a[r], b[r]) for r in rows[:600]], [0.025, 0.975])
+    rows = rng.integers(0, 200, (300, 200))
+    by_hand = np.quantile([cohen_kappa_score(a[r], b[r]) for r in rows], [0.025, 0.975])
     found = agreement(a, b, rng=0)
-    assert np.allclose((found.low, found.high), by_hand, atol=0.03)
+    assert np.allclose((found.low, found.high), by_hand, atol=0.04)
 
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([1], [1, 2])])
@@ -137,7 +137,10 @@ def test_agreement_needs_a_label_from_each(a, b):
         ("", []),
         ("[1]", []),
         ("Use numpy.sort [1].", [("Use numpy.sort.", (1,))]),
-        ("Use numpy.sort. [1] It is 2.5 times faster. [2]", [("Use numpy.sort.", (1,)), ("It is 2.5 times faster.", (2,))]),
+        (
+            "Use numpy.sort. [1] It is 2.5 times faster. [2]",
+            [("Use numpy.sort.", (1,)), ("It is 2.5 times faster.", (2,))],
+        ),
         ("One [1][2]. Two", [("One.", (1, 2)), ("Two", ())]),
         ("One. [1] [3]", [("One.", (1, 3))]),
         ("a[0] is x[i] [12].", [("a[0] is x[i].", (12,))]),
@@ -233,9 +236,7 @@ def test_stage_names_the_first_failure():
 @given(st.lists(st.booleans(), min_size=6, max_size=6))
 def test_stage_is_always_one_of_the_stages(values):
     answerable, refused, retrieved, shown, correct, faithful = values
-    found = stage(
-        answerable, refused, retrieved=retrieved or shown, shown=shown, correct=correct, faithful=faithful
-    )
+    found = stage(answerable, refused, retrieved=retrieved or shown, shown=shown, correct=correct, faithful=faithful)
     assert found in STAGES and (found in STAGES[-2:]) == (not answerable)
 
 
@@ -450,12 +451,13 @@ def test_the_questions_are_complete_and_asked_once():
 
 
 def test_what_answers_is_on_the_pages_and_what_does_not_is_not():
-    pages = {name: " ".join(text.split()) for name, text in datasets.documentation().items()}
+    pages = datasets.documentation()
+    everything = "\n".join(pages.values()).lower()
     for q in datasets.rag_questions():
         for name in q.answers:
-            assert not q.keys or any(re.search(key, pages[name]) for key in q.keys), (q.text, name)
-        if q.absent:
-            assert not [n for n, text in pages.items() if re.search(q.absent, text, re.I)], q.text
+            text = " ".join(pages[name].split())
+            assert not q.keys or any(re.search(key, text) for key in q.keys), (q.text, name)
+        assert not q.absent or not re.search(q.absent.lower(), everything), q.text
 
 
 def test_a_written_file_that_is_altered_or_missing_names_the_remedy(monkeypatch):
