@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import warnings
@@ -410,3 +411,66 @@ def latency_cdf(t: float | np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         log_t = np.log(np.maximum(t, 0.0))
     return sum(w * ndtr((log_t - np.log(m)) / s) for w, m, s in LATENCY_CAUSES.values())
+
+
+#: what was written for the book and is kept in groundup/data: name of the file -> SHA-256 of its content
+WRITTEN = {
+    "rag-questions": "88ab53d0940d509f5787e88ce58573126733603c36dacd84a38d95d4e20c0211",
+    "rag-answers": "6201a2da4b77f90c9f4edd07005a080a5628803053177dec7acdb3e8aff621fe",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question to a system that answers from :func:`documentation`, written for the book.
+
+    text : the question, one line
+    kind : "which" asks for a function, "detail" for a fact about one; "elsewhere" is answered by another
+        library's documentation only, "nothing" asks for what does not exist
+    answers : names of the pages that answer it, sorted; none for the last two kinds
+    reference : a short right answer, or why there is none
+    keys : a passage of such a page answers it if one of these regular expressions is found in it; where there
+        are none, any passage of the page does
+    absent : a regular expression that no page matches, for a question without answer
+    """
+
+    text: str
+    kind: str
+    answers: tuple[str, ...]
+    reference: str
+    keys: tuple[str, ...]
+    absent: str
+
+
+def rag_questions() -> list[Question]:
+    """Forty questions for :func:`documentation`: 26 with an answer in it, 14 without.
+
+    Raises DataError if the file is missing or altered.
+    """
+    rows = written("rag-questions")
+    return [Question(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows]
+
+
+def written(name: str) -> Any:
+    """The content of groundup/data/`name`.json, after comparing it with the hash in :data:`WRITTEN`.
+
+    Raises DataError with the remedy for an unknown name and a file that is missing or altered.
+    """
+    if name not in WRITTEN:
+        raise DataError(f"no file is called {name!r}; there are {', '.join(WRITTEN)}")
+    path = Path(__file__).parent / "data" / f"{name}.json"
+    data = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(data).hexdigest() != WRITTEN[name]:
+        state = "is not the file this book was made with" if data else "is missing"
+        raise DataError(f"groundup/data/{path.name} {state}; run: git checkout -- groundup/data")
+    return json.loads(data)
+
+
+def rag_answers() -> list[dict]:
+    """What two systems answer to each of :func:`rag_questions`, with the labels of two readings.
+
+    A row has `system`, `question`, `text`, `sources` (pairs of name and passage), `retrieval`, `likelihood`, `prompt`
+    (a hash), `tokens`, `judge` and `judge padded`; and under `first` and `second` a reading: `correct` ("yes", "partly"
+    or "no") and `faithful` (0 or 1). Raises DataError if the file is missing or altered.
+    """
+    return written("rag-answers")
