@@ -1,7 +1,7 @@
 # Generated from chapters/language/decoding.md; edit the chapter.
 """Decoding. You build everything between a model's logits and a text: the choice of a token, the
 cache that makes the next one cheap, and a mask that lets only valid JSON through. Tokens agree
-with `transformers` one by one, and all of 100 sampled JSON texts pass `jsonschema`, written by
+with `transformers` one by one, and all of 200 sampled JSON texts pass `jsonschema`, written by
 a model that has read nothing but the King James Bible.
 """
 

@@ -449,7 +449,7 @@ class RAG:
             chances.append(float(logits[0].double().log_softmax(-1)[chosen]))
             return chosen
 
-        prompt, constraint = source_prompt(self.tokenizer, question, sources), None
+        prompt = source_prompt(self.tokenizer, question, sources)
         constraint = self.constraint(len(sources))
         ids = list(generate(self.model, prompt, self.tokens, choose, constraint=constraint))
         return self.tokenizer.decode(ids), float(np.mean(chances))
