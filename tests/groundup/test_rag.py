@@ -493,7 +493,7 @@ def test_qdrant_edges():
 
 def test_smollm2_answers_with_a_citation():
     model, tok = load_smollm2()
-    rag = RAG(indexed(PAGES), PAGES, model, tok, tokens=16, begin="You can use ")
+    rag = RAG(indexed(PAGES), PAGES, model, tok, tokens=24, begin="You can use ")
     answer = rag.answer("merge tables by key")
     assert citation_machine([1], begin="You can use ").matches(answer.text.encode()) and answer.cited == (1,)
     assert -5 < answer.likelihood < 0
