@@ -71,6 +71,7 @@ def test_rate_is_wilsons_interval(values):
 
 def test_rate_is_printed_with_its_interval():
     assert str(rate([1, 1, 0])) == "0.67 [0.21, 0.94] of 3"
+    assert str(Rate(0.5, 0.25, 0.75, 8)) == "0.50 [0.25, 0.75] of 8"
 
 
 @pytest.mark.parametrize("values", [[], [0.5], [2], [[1, 0]], [math.nan]])
@@ -119,6 +120,10 @@ def test_the_interval_of_agreement_equals_resampling_the_cases():
     by_hand = np.quantile([cohen_kappa_score(a[r], b[r]) for r in rows], [0.025, 0.975])
     found = agreement(a, b, rng=0)
     assert np.allclose((found.low, found.high), by_hand, atol=0.04)
+
+
+def test_agreement_of_equal_labels_is_complete():
+    assert agreement([0, 1] * 20, [0, 1] * 20) == Agreement(1.0, 1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([1], [1, 2])])
@@ -258,7 +263,7 @@ def test_mcnemar_needs_the_same_cases():
     for a, b in (([], []), ([True], [True, False])):
         with pytest.raises(ValueError, match="the same cases"):
             mcnemar(a, b)
-    assert mcnemar([1, 1], [1, 1]).p == 1.0
+    assert mcnemar([1, 1], [1, 1]) == McNemar(0, 0, 1.0)
 
 
 # --- answers on file, with a small model of random weights -------------------------------------
@@ -338,6 +343,7 @@ def test_find_all_is_what_each_retriever_finds_and_a_threshold(small):
     texts = ["sort an array", "mean"]
     kept = find_all(texts, "any version")
     assert json.loads(json.dumps(kept)) == kept
+    assert find_all(texts, "another version") == kept
     for name, engine in retrievers().items():
         assert kept["found"][name] == [[list(hit) for hit in engine.search(t, 10)] for t in texts]
     assert kept["threshold"] == -math.inf or 0 <= kept["threshold"] <= 1
@@ -396,7 +402,7 @@ def test_a_quotation_is_the_first_source_with_its_number():
     assert quotation([Source(1, "lib.sort", "It sorts."), Source(2, "lib.mean", "")]) == "lib.sort: It sorts. [1]"
     sources = {1: "lib.sort: It sorts."}
     assert is_faithful(quotation([Source(1, "lib.sort", "It sorts.")]), sources)
-    assert claims(quotation([Source(1, "a", "")]))[0].cited == (1,)
+    assert claims(quotation([Source(1, "a", "")])) == [Claim("a: .", (1,))]
 
 
 def test_greedy_shortfall_is_zero_for_what_greedy_decoding_writes(rag):
