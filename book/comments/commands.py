@@ -234,7 +234,9 @@ def _imported(given: object, render: Callable):
 
     def time(name: str) -> int:
         value = given[name]
-        if not isinstance(value, str) or not re.fullmatch(r"(?:19[7-9]|[2-9]\d\d)\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", value, re.ASCII):
+        if not isinstance(value, str) or not re.fullmatch(
+            r"(?:19[7-9]|[2-9]\d\d)\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", value, re.ASCII
+        ):
             raise wrong(name, "a time like 2026-11-27T10:00:00Z")
         return int(datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
 
