@@ -30,6 +30,9 @@ def parser():
 
     add("setup", "Create .venv and install what the book needs; does nothing when it is up to date.")
     serve = add("serve", "Execute, build and serve the book.", only=True)
+    serve.add_argument(
+        "--built", action="store_true", help="serve the last good site as it is: execute and build nothing"
+    )
     serve.add_argument("--port", type=int, default=int(os.environ.get("PORT") or PORT))
     serve.add_argument(
         "--host", default=os.environ.get("BOOK_HOST") or "127.0.0.1", help="address to listen on; default: %(default)s"
@@ -120,6 +123,8 @@ def dispatch(arguments):
         from book.comments import commands
 
         return commands.run(arguments)
+    if arguments.command == "serve" and arguments.built:  # before what the press alone needs is imported
+        return serve(arguments)
     from book import exercises, export, press
     from book.notebooks import Book
 
@@ -147,16 +152,8 @@ def dispatch(arguments):
             press.make(book, arguments.only)
             print(f"The site is in {site.published(book).relative_to(ROOT)}")
         case "serve":
-            from book import server, site
-
             press.make(book, arguments.only)
-            return server.serve(
-                site.published(book),
-                host=arguments.host,
-                port=arguments.port,
-                logs=arguments.log,
-                **comments(arguments),
-            )
+            return serve(arguments)
         case "write":
             from book import write
 
@@ -178,6 +175,13 @@ def dispatch(arguments):
 
             bench.bench(book, arguments.out)
     return 0
+
+
+def serve(arguments):
+    from book import server
+
+    site = ROOT / "_build" / "html"
+    return server.serve(site, host=arguments.host, port=arguments.port, logs=arguments.log, **comments(arguments))
 
 
 def report(changed, nothing):

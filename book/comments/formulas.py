@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
+from book.errors import BookError
+from book.node import node
+
 START_SECONDS = 20.0  # for node to start, on a busy machine
 SECONDS = 2.0  # for the formulas of one comment; then the process is replaced
 LATEX = 4000  # characters of LaTeX in a comment; formulas after that are not set
@@ -81,10 +84,6 @@ class Formulas:
         self._stop()
         if not self.version:
             raise Unavailable(f"no KaTeX at {self.katex}; run `npm ci`")
-        from sphinx.errors import ExtensionError  # here: Sphinx takes a third of a second to import
-
-        from book.extensions.maths import node
-
         script = Path(__file__).with_name("katex.cjs")
         try:
             self._process = subprocess.Popen(
@@ -95,7 +94,7 @@ class Formulas:
                 encoding="utf-8",
                 start_new_session=True,  # Ctrl-C is for the server, which ends it
             )
-        except (OSError, ExtensionError) as error:
+        except (OSError, BookError) as error:
             raise Unavailable(str(error)) from None
         self._lines = queue.SimpleQueue()
         threading.Thread(target=_read, args=(self._process.stdout, self._lines), daemon=True).start()

