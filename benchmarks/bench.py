@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving import CLIENTS
 from book import execution, testing
 from book.errors import BookError
 from book.notebooks import Book
@@ -38,6 +39,7 @@ def bench(book: Book, out: Path) -> dict[str, Any]:
         "one code edit",
         "algorithms",
         "pages",
+        "serving",
     ]
     with tempfile.TemporaryDirectory() as folder, Progress("Measuring") as progress:
         copy = Path(folder) / "book"
@@ -79,6 +81,9 @@ def bench(book: Book, out: Path) -> dict[str, Any]:
             found["pages"] = _pages(copy / "_build" / "html", address)
             found["lighthouse"] = _lighthouse(address, Book(copy), progress)
         progress.done("pages")
+        progress.start("serving")
+        found["serving"] = json.loads(_python(copy, "-m", "benchmarks.serving"))
+        progress.done("serving")
     _print(found)
     execution.write_atomically(out, json.dumps(found, indent=1) + "\n")
     print(f"\nwritten to {out}")
@@ -152,6 +157,9 @@ def _print(found: dict[str, Any]) -> None:
     print()
     for name, value in found["algorithms"].items():
         print(f"{value:10,.2f}  {name}" if value < 1000 else f"{value:10,.0f}  {name}")
+    print(f"\n{'a second':>10} {'median':>8} {'p99':>8}  over loopback, {CLIENTS} clients")
+    for name, load in found["serving"].items():
+        print(f"{load['per second']:10,.0f} {load['median ms']:5.1f} ms {load['p99 ms']:5.0f} ms  {name}")
     if not found["pages"]:
         print("\npages: not measured, no Chromium found")
     else:
