@@ -37,7 +37,7 @@ TAGS = {
 }
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 REQUIRED = {"description": str, "prerequisites": list, "builds": str, "checked": str}
-OPTIONAL = {"assumes": str, "produces": list, "needs": list}
+OPTIONAL = {"assumes": str, "produces": list, "needs": list, "comments": bool}
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Notebook:
                 yield f"{place}: `book: {key}` must be {_WANTED[kind]}"
 
 
-_WANTED = {str: "one line of text", list: "a list, [] if empty"}
+_WANTED = {str: "one line of text", list: "a list, [] if empty", bool: "true or false"}
 
 
 def read(text: str, file: Path | str) -> nbformat.NotebookNode:
