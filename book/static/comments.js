@@ -62,14 +62,17 @@ const pause = (seconds, signal) => new Promise((resolve, reject) => {
   signal.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); });
 });
 
-// A ticket that is too young is waited for, one that is refused is replaced; the reader need not know of either.
+// A ticket that is too young is waited for, one that is refused is replaced, and so is a key that another reader
+// used (this one, before the cookie was lost); the reader need not know of any.
 const post = async (body, signal) => {
   for (let tries = 0; ; tries++) {
     try {
       return await ask("POST", "comments", { ...body, ticket: await takeTicket(signal) }, signal);
     } catch (error) {
-      if (error.field !== "ticket" || tries === 3) throw error;
-      if (error.seconds) await pause(error.seconds, signal);
+      if (tries === 3) throw error;
+      if (error.field === "key" && error.status === 409) body.key = uuid();
+      else if (error.field !== "ticket") throw error;
+      else if (error.seconds) await pause(error.seconds, signal);
       else ticket = null;
     }
   }
@@ -150,7 +153,7 @@ const needsMath = () => {
 
 const insert = (html, parent) => {
   const item = find(".comment", parsed(html));
-  (parent ? replies(comment(parent)) : thread()).append(item);
+  (parent && comment(parent) ? replies(comment(parent)) : thread()).append(item);
   return item;
 };
 
@@ -206,7 +209,7 @@ const counts = () => {
   count.textContent = shown.length || "";
   empty.hidden = find(".comment", list) !== null;
   toolsOf(null, find("h1", article), shown);
-  for (const id of sections.keys()) toolsOf(id, sections.get(id).heading, shown.filter((item) => item.dataset.section === id));
+  for (const id of sections.keys()) toolsOf(id, sections.get(id).heading, shown.filter((item) => topOf(item).dataset.section === id));
 };
 
 // Over the title: how many comments. Over a section's heading: how many are about it, and a way to add one.
@@ -363,7 +366,7 @@ const makeForm = (place, draft) => {
   const mend = (message, what) => { // say what is wrong, and go where it can be put right
     words.textContent = message;
     element.classList.add("refused");
-    for (const input of [text, author]) input.setAttribute("aria-invalid", input === what);
+    for (const input of [text, author, kind, about]) input.setAttribute("aria-invalid", input === what);
     what?.focus();
   };
   const keep = () => { // false if it could not be stored
@@ -376,7 +379,7 @@ const makeForm = (place, draft) => {
     const over = text.value.length - LONGEST;
     words.textContent = over > 0 ? `${many(over, "character")} too many; ${LONGEST.toLocaleString("en")} are allowed.` : "";
     element.classList.toggle("refused", over > 0);
-    text.removeAttribute("aria-invalid");
+    for (const input of all("[aria-invalid]", element)) input.removeAttribute("aria-invalid");
     if (!preview.hidden) previewed.textContent = "Preview of what you had written; press Preview to see it anew.";
   });
   author.addEventListener("change", () => store.set("comment name", author.value.trim()));
@@ -417,10 +420,9 @@ const makeForm = (place, draft) => {
     busy(true);
     words.textContent = "Sending…";
     try {
-      const answer = await patiently((signal) => what === "edit"
-        ? ask("PATCH", `comments/${id}`, body, signal)
-        : post({ ...body, page, parent: what === "reply" ? id : null, key, website: trap.value }, signal),
-      () => { words.textContent = "Still sending…"; });
+      const whole = { ...body, page, parent: what === "reply" ? id : null, key, website: trap.value };
+      const answer = await patiently((signal) => what === "edit" ? ask("PATCH", `comments/${id}`, body, signal) : post(whole, signal),
+        () => { words.textContent = "Still sending…"; });
       markPosted(key);
       for (const other of store.keys().filter((name) => name.startsWith(`comment ${page} ${place} `)))
         if (other === slot(place) || store.get(other)?.key === key && store.get(other).text === body.text) store.remove(other);
@@ -429,10 +431,11 @@ const makeForm = (place, draft) => {
     } catch (error) {
       busy(false);
       const refused = error instanceof Refusal;
-      const mendable = refused && [410, 413, 422].includes(error.status) || error.field;
+      if (error.field === "key") key = uuid(); // what was sent with the old one is deleted
+      const mendable = refused && (error.field || [410, 413, 422].includes(error.status));
       submit.textContent = mendable ? submit.textContent : "Send again";
       mend(`${inWords(error)} ${refused && error.ours ? "" : "Send it again in a moment. "}What you wrote is kept.`,
-        mendable ? { author }[error.field] ?? text : submit);
+        mendable ? { author, kind, section: about }[error.field] ?? text : submit);
     }
   });
 
