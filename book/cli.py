@@ -12,6 +12,8 @@ PORT = 8000
 
 
 def parser():
+    from book.comments import commands as moderation
+
     top = argparse.ArgumentParser(prog="python -m book", description="The press of AI from the Ground Up.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -29,10 +31,32 @@ def parser():
     add("setup", "Create .venv and install what the book needs; does nothing when it is up to date.")
     serve = add("serve", "Execute, build and serve the book.", only=True)
     serve.add_argument("--port", type=int, default=int(os.environ.get("PORT") or PORT))
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
+    serve.add_argument(
+        "--host", default=os.environ.get("BOOK_HOST") or "127.0.0.1", help="address to listen on; default: %(default)s"
+    )
+    serve.add_argument(
+        "--public",
+        action="append",
+        metavar="URL",
+        help="the address at which readers open the book, e.g. https://book.example.org; may be given several times",
+    )
+    serve.add_argument(
+        "--trusted-proxy",
+        action="append",
+        metavar="CIDR",
+        help="the proxy in front, whose X-Forwarded-For is believed, e.g. 10.0.0.0/8; may be given several times",
+    )
+    serve.add_argument(
+        "--log",
+        choices=("text", "json"),
+        default=os.environ.get("BOOK_LOG") or "text",
+        help="text: errors only; json: one object for each request too; default: %(default)s",
+    )
+    moderation.data_option(serve)
     add("site", "Execute and build the book into _build/html.", only=True)
     write = add("write", "Serve the book, rebuild what is saved, and reload the open page.", only=True)
     write.add_argument("--port", type=int, default=int(os.environ.get("PORT") or PORT))
+    moderation.data_option(write)
     add("test", "Everything that CI runs: generated files, notebooks, nbval, tests, site, browser.")
     run = add("run", "Execute one chapter with its exercises and solutions, and the producers it needs.")
     run.add_argument("name", metavar="PART/SLUG")
@@ -46,6 +70,7 @@ def parser():
     bench = add("bench", "Measure execution, builds and pages; write _build/bench.json.")
     bench.add_argument("--out", type=Path, default=ROOT / "_build" / "bench.json", metavar="FILE")
     add("check", "Look for what is wrong without executing anything.")
+    moderation.options(add("comments", "Moderate, export, import and back up the readers' comments."))
     return top
 
 
@@ -68,7 +93,33 @@ def main(argv=None):
         return 130
 
 
+def comments(arguments):
+    """What `server.serve` needs to know about comments; nothing for a book without them."""
+    from book.comments.settings import Deployment, Settings, from_environment
+
+    settings = Settings.of_book(ROOT)
+    if settings.provider != "embedded":
+        return {"csp": settings.csp()}
+    deployment = Deployment.read(
+        arguments.data,
+        getattr(arguments, "public", None) or from_environment("BOOK_PUBLIC"),
+        getattr(arguments, "trusted_proxy", None) or from_environment("BOOK_TRUSTED_PROXY"),
+        getattr(arguments, "host", "127.0.0.1"),
+    )
+
+    def service():
+        from book.comments.service import Service
+
+        return Service(settings, deployment, ROOT)
+
+    return {"comments": service, "hosts": deployment.hosts}
+
+
 def dispatch(arguments):
+    if arguments.command == "comments":
+        from book.comments import commands
+
+        return commands.run(arguments)
     from book import exercises, export, press
     from book.notebooks import Book
 
@@ -99,11 +150,17 @@ def dispatch(arguments):
             from book import server, site
 
             press.make(book, arguments.only)
-            return server.serve(site.published(book), host=arguments.host, port=arguments.port)
+            return server.serve(
+                site.published(book),
+                host=arguments.host,
+                port=arguments.port,
+                logs=arguments.log,
+                **comments(arguments),
+            )
         case "write":
             from book import write
 
-            return write.write(book, arguments.only, arguments.port)
+            return write.write(book, arguments.only, arguments.port, **comments(arguments))
         case "test":
             from book import testing
 

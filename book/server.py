@@ -22,19 +22,25 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
 import brotli
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from book import log
 from book.errors import BookError
+
+if TYPE_CHECKING:
+    from book.comments.service import Service
 
 TITLE = "AI from the Ground Up"
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -136,9 +142,13 @@ class Snapshot:
             loose = [path.read_bytes() for name, path in sorted(files.items()) if name.endswith((".css", ".js"))]
             self.styles = hashlib.sha256(b"\0".join(loose)).hexdigest()
 
+        self.threads: dict[str, dict[str, str]] = {}  # pages that take comments: their sections' titles by id
+
         def prepare(item: tuple[str, Path]) -> tuple[str, Asset]:
             name, path = item
             body = path.read_bytes()
+            if (sections := thread_of(name, body)) is not None:
+                self.threads[name.removesuffix(".html")] = sections
             if name == "404.html":
                 body = _with_base(body)
             if reload and name.endswith(".html"):
@@ -194,6 +204,62 @@ def make_asset(name: str, body: bytes, csp: Mapping[str, Sequence[str]] = {}) ->
         f"{zlib.crc32(unix):08x}",
     )  # fmt: skip
     return Asset(bodies, headers, digest[:32], checksums)
+
+
+_THREAD = re.compile(rb'<section class="comments"[^>]* data-provider="embedded" data-page="([^"]*)"')
+_SECTION = re.compile(
+    r"""<section\b[^>]*?\sid="([^"]+)"[^>]*>\s*(?:<span id="[^"]*"></span>\s*)*<h([1-6])\b[^>]*>(.*?)</h\2>""", re.S
+)
+
+
+def thread_of(name: str, body: bytes) -> dict[str, str] | None:
+    """The sections of a page that takes comments at this service, in order: their titles by id. None if it does not."""
+    found = _THREAD.search(body)
+    if not found or name != unescape(found[1].decode("utf-8", "replace")) + ".html":
+        return None
+    text = body.decode("utf-8", "replace")
+    article = text[max(text.find("<article"), 0) : text.rfind("</article>")]
+    return {unescape(id): _title(heading) for id, _, heading in _SECTION.findall(article)}
+
+
+class _Title(HTMLParser):
+    """The text of a heading, without its link; a formula counts once, by its MathML."""
+
+    VOID = ("img", "br", "wbr", "mspace", "path", "line")
+
+    def __init__(self, heading: str):
+        super().__init__()
+        self.parts: list[str] = []
+        self._skipped = 0
+        self.feed(heading)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        left_out = tag == "annotation" or (dict(attrs).get("class") or "") in ("headerlink", "katex-html")
+        if tag not in self.VOID and (self._skipped or left_out):
+            self._skipped += 1
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID and self._skipped:
+            self._skipped -= 1
+
+    def handle_data(self, data: str) -> None:
+        if not self._skipped:
+            self.parts.append(data)
+
+
+def _title(heading: str) -> str:
+    return " ".join("".join(_Title(heading).parts).split())
+
+
+def threads_of(folder: Path) -> dict[str, dict[str, str]]:
+    """The pages of a built site that take comments."""
+    names = {path.relative_to(folder).as_posix(): path for path in _files(folder) if path.suffix == ".html"}
+    found = {name.removesuffix(".html"): thread_of(name, path.read_bytes()) for name, path in names.items()}
+    return {page: sections for page, sections in found.items() if sections is not None}
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -456,8 +522,9 @@ def make_app(
     hosts: Iterable[str] = (),
     csp: Mapping[str, Sequence[str]] = {},
     reload: bool = False,
+    comments: Service | None = None,
 ) -> Starlette:
-    """The application: `routes` first (the comments' API comes in here, under its own prefix), then the pages.
+    """The application: `routes` first, then the comments, then the pages.
 
     `csp` adds sources to every page's policy, e.g. `{"frame-src": ["https://giscus.app"]}`.
     """
@@ -466,9 +533,27 @@ def make_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette):
         watcher = asyncio.create_task(site.watch())
+        if comments:
+            comments.start()
         yield
         site.closing = True
         watcher.cancel()
+        if comments:
+            await asyncio.to_thread(comments.close)
+
+    async def health(request: Request) -> Response:
+        found, well = {"pages": sum(name.endswith(".html") for name in site.snapshot.assets)}, True
+        if comments:
+            well, found["comments"] = await comments.health()
+        found = {"status": "ok" if well else "failing", **found}
+        return JSONResponse(found, 200 if well else 503, {**SAFE, "cache-control": "no-store"})
+
+    routes = [*routes, Route("/-/health", health)]
+    if comments:
+        from book.comments.api import make_api  # FastAPI takes half a second to import
+
+        comments.attach(site)
+        routes.append(Mount("/-/comments", make_api(comments)))
 
     own = [Route("/-/reload.js", site.reload_script), Route("/-/reload", site.reload_events)] if reload else []
     app = Starlette(
@@ -530,12 +615,19 @@ def serve(
     routes: Sequence[BaseRoute] = (),
     hosts: Iterable[str] = (),
     csp: Mapping[str, Sequence[str]] = {},
+    comments: Callable[[], Service] | None = None,
+    logs: str = "text",
 ) -> int:
-    """Serve the site until Ctrl-C; return the exit code. `port` 0 takes any free one."""
+    """Serve the site until Ctrl-C; return the exit code. `port` 0 takes any free one.
+
+    `comments` makes the service that keeps them; `logs` is `text` (errors only) or `json` (every request too).
+    """
+    log.set_up(logs)
     try:
         sock = listen(host, port)
         try:
-            app = make_app(root_of_site, routes=routes, hosts=(*hosts, host), csp=csp, reload=reload)
+            service = comments() if comments else None
+            app = make_app(root_of_site, routes=routes, hosts=(*hosts, host), csp=csp, reload=reload, comments=service)
         except FileNotFoundError as error:
             raise BookError(f"{error}; build it with `make site`") from None
     except BookError as error:
@@ -544,7 +636,8 @@ def serve(
     name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     address = f"http://{name}:{sock.getsockname()[1]}/"
     config = uvicorn.Config(
-        app,
+        log.Requests(app) if logs == "json" else app,
+        log_config=None,
         log_level="error",
         access_log=False,
         server_header=False,
@@ -552,7 +645,14 @@ def serve(
         timeout_graceful_shutdown=3,
         ws="none",
     )
-    server = _Server(config, app.state.site, lambda: print(f"{TITLE}: {address}  (Ctrl-C stops)", flush=True))
+
+    def ready() -> None:
+        if logs == "json":
+            log.say("ready", address=address)
+        else:
+            print(f"{TITLE}: {address}  (Ctrl-C stops)", flush=True)
+
+    server = _Server(config, app.state.site, ready)
     try:
         server.run(sockets=[sock])
     except KeyboardInterrupt:

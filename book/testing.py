@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
+import select
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from book import execution, press, site
@@ -35,29 +37,70 @@ def chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def served(html: Path) -> Iterator[str]:
-    """The address at which the book's own server serves `html` meanwhile, in a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = f"from pathlib import Path; from book import server; server.serve(Path({str(html)!r}), port={port})"
+def served(html: Path, data: Path | None = None, **options) -> Iterator[str]:
+    """The address at which the book's own server serves `html` meanwhile, in a process of its own.
+
+    With `data` it keeps comments in that folder; `options` are those of `serving`.
+    """
+    with process_serving(html, data, **options) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def process_serving(
+    html: Path, data: Path | None = None, port: int = 0, **options
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The same, with the process; its first line of output has been read."""
+    given = {"html": str(html), "data": data and str(data), "port": port, **options}
     root = Path(__file__).resolve().parent.parent
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.DEVNULL)
+    code = "import json, sys; from book import testing; sys.exit(testing.serving(**json.loads(sys.argv[1])))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(given)], cwd=root, stdout=subprocess.PIPE, text=True
+    )
     try:
-        for _ in range(300):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            if process.poll() is not None:
-                break
-            time.sleep(0.1)
-        else:
-            raise BookError(f"the server of {html} did not start within 30 s")
-        if process.poll() is not None:
-            raise BookError(f"the server of {html} ended at once, with exit code {process.returncode}")
-        yield f"http://127.0.0.1:{port}"
+        ready, _, _ = select.select([process.stdout], [], [], 60)
+        line = process.stdout.readline() if ready else ""
+        found = re.search(r"http://[^/\s]+(?=/)", line)
+        if not found:
+            how = f"ended at once, with exit code {process.wait()}" if ready else "did not start within 60 s"
+            raise BookError(f"the server of {html} {how}")
+        yield found[0], process
     finally:
         process.terminate()
         process.wait()
+        process.stdout.close()
+
+
+def serving(
+    html: str,
+    data: str | None,
+    port: int = 0,
+    moderation: str = "off",
+    limits: bool = True,
+    ticket_from: float | None = None,
+    public: Sequence[str] = (),
+    proxies: Sequence[str] = (),
+    logs: str = "text",
+) -> int:
+    """Serve until told to stop; without `limits` a reader may write as fast as the disk does."""
+    from book import server
+
+    if data is None:
+        return server.serve(Path(html), port=port, logs=logs)
+    from book.comments import guards
+    from book.comments.service import Service
+    from book.comments.settings import Deployment, Settings
+
+    if ticket_from is not None:
+        guards.TICKET_FROM = ticket_from
+    deployment = Deployment.read(Path(data), public, proxies)
+    settings = Settings("embedded", moderation)
+    root = Path(__file__).resolve().parent.parent
+
+    def service() -> Service:
+        return Service(settings, deployment, root, None if limits else guards.Limits({}))
+
+    return server.serve(Path(html), port=port, logs=logs, hosts=deployment.hosts, comments=service)
 
 
 def test(book: Book) -> int:

@@ -19,14 +19,14 @@ from book.notebooks import Book
 WATCHED = ("chapters", "solutions", "groundup", "book", "_config.yml", "_toc.yml")
 
 
-def write(book: Book, only: str | None, port: int) -> int:
-    """Serve, watch and rebuild until interrupted."""
+def write(book: Book, only: str | None, port: int, **options) -> int:
+    """Serve, watch and rebuild until interrupted; `options` are those of `server.serve`."""
     rebuild(book.root, only)
     if not site.published(book).exists():
         return 1
     threading.Thread(target=_watch, args=(book.root, only), daemon=True).start()
     print("Watching chapters/, solutions/ and book/; save a file to rebuild.", flush=True)
-    return server.serve(site.published(book), port=port, reload=True)
+    return server.serve(site.published(book), port=port, reload=True, **options)
 
 
 def _watch(root: Path, only: str | None) -> None:

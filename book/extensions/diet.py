@@ -22,6 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 from book.extensions import maths
+from book.plain import plain_code
 
 STATIC = Path(__file__).parents[1] / "static"
 STYLES = STATIC / "styles"
@@ -109,11 +110,6 @@ def katex_style(app: Sphinx, pages: list[str]) -> str:
         return f"url(fonts/{found[1]}?v={_hash(small)})"
 
     return re.sub(r"url\(fonts/([\w-]+\.woff2)\)", font, css)
-
-
-def plain_code(page: str) -> str:
-    """`page` without the marks that Pygments puts on names, operators and spaces: the book gives them no colour."""
-    return re.sub(r'<span class="(?:n|nn|o|p|si|w)">([^<]*)</span>', r"\1", page)
 
 
 def mended(page: str) -> str:
