@@ -227,11 +227,12 @@ const toolsOf = (id, heading, about) => {
   const link = make("a", { href: section ? `#${about[0].id}` : "#comments", textContent: many(about.length, "comment") });
   if (section) {
     link.setAttribute("aria-label", `${many(about.length, "comment")} on “${section.title}”`);
-    link.addEventListener("click", () => requestAnimationFrame(() => mark(about)));
+    link.addEventListener("click", () => { together = about; mark(about); });
   }
   tools.prepend(link);
 };
 
+let together = []; // the comments that the link last followed leads to
 const mark = (items) => {
   for (const item of all(".marked")) item.classList.remove("marked");
   for (const item of items) item.classList.add("marked");
@@ -248,7 +249,8 @@ const follow = () => { // the comment that the address names
   if (!id) return;
   const item = comment(id);
   if (!item) { box.scrollIntoView(); say("The comment that the address names is not here: it was removed, or awaits approval."); return; }
-  mark([item]);
+  mark(together.includes(item) ? together : [item]);
+  together = [];
   reach(item);
 };
 
@@ -333,7 +335,7 @@ const makeForm = (place, draft) => {
   const [what, number] = place.split("-"), id = Number(number) || null; // new, reply-17, edit-17
   const target = id && comment(id), mine = what === "edit" ? own.get(id) : null;
   const name = target ? find(":scope > .by .author", target)?.textContent : "";
-  const start = { text: "", kind: "comment", section: null, author: store.get("comment name") ?? "", ...mine, ...store.get(slot(place)), ...draft };
+  const start = { text: "", kind: "comment", section: null, author: store.get("comments name") ?? "", ...mine, ...store.get(slot(place)), ...draft };
   let key = start.key ?? uuid(), sending = false;
 
   const field = (suffix) => `write-${place}-${suffix}`;
@@ -382,7 +384,7 @@ const makeForm = (place, draft) => {
     for (const input of all("[aria-invalid]", element)) input.removeAttribute("aria-invalid");
     if (!preview.hidden) previewed.textContent = "Preview of what you had written; press Preview to see it anew.";
   });
-  author.addEventListener("change", () => store.set("comment name", author.value.trim()));
+  author.addEventListener("change", () => store.set("comments name", author.value.trim()));
   if (what !== "edit") element.addEventListener("focusin", () => takeTicket().catch(() => {}), { once: true });
   element.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); element.requestSubmit(); }
