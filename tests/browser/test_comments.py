@@ -70,6 +70,7 @@ def form(page: Page):
 
 def begin(page: Page, text: str, **choices: str):
     """Open the form for a new comment, unless it is open, and fill it in."""
+    expect(page.locator(".comments .new")).to_be_attached()
     if page.locator(".write").is_visible():
         page.click(".write")
     found = form(page)
@@ -223,7 +224,7 @@ def test_a_section_shows_how_many_and_takes_more(read):
     link.click()
     expect(page.locator(".comment.marked")).to_have_count(2)
     assert page.url.endswith(f"#{first.get_attribute('id')}")
-    assert first.evaluate("e => { const r = e.getBoundingClientRect(); return r.top >= 0 && r.top < innerHeight }")
+    expect(first).to_be_in_viewport()
     assert page.problems == []
 
 
@@ -494,7 +495,7 @@ def test_a_slow_server_is_waited_for_then_given_up_and_asked_again(read):
     found = begin(page, "Slowly")
     found.locator(".send").click()
     expect(said(page)).to_have_text("Sending…")
-    found.locator(".send").click()  # nothing is sent twice
+    found.locator(".send").click(force=True)  # nothing is sent twice
     expect(found.locator("textarea")).not_to_be_editable()
     page.clock.fast_forward(3100)
     expect(said(page)).to_have_text("Still sending…")
