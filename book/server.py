@@ -560,7 +560,7 @@ def make_app(
         routes=[*routes, *own, Route("/{path:path}", site.page, methods=["GET", "HEAD"])], lifespan=lifespan
     )
     app.add_middleware(KnownHosts, hosts=tuple(hosts))
-    app.state.site = site
+    app.state.site, app.state.comments = site, comments
     return app
 
 

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from book import execution, press, site
@@ -40,7 +40,7 @@ def chromium() -> str | None:
 def served(html: Path, data: Path | None = None, **options) -> Iterator[str]:
     """The address at which the book's own server serves `html` meanwhile, in a process of its own.
 
-    With `data` it keeps comments in that folder; `options` are those of `serving`.
+    With `data` it keeps comments in that folder; `options` are those of `book.trial.serve`.
     """
     with process_serving(html, data, **options) as (address, _):
         yield address
@@ -53,7 +53,7 @@ def process_serving(
     """The same, with the process; its first line of output has been read."""
     given = {"html": str(html), "data": data and str(data), "port": port, **options}
     root = Path(__file__).resolve().parent.parent
-    code = "import json, sys; from book import testing; sys.exit(testing.serving(**json.loads(sys.argv[1])))"
+    code = "import json, sys; from book.trial import serve; sys.exit(serve(**json.loads(sys.argv[1])))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(given)], cwd=root, stdout=subprocess.PIPE, text=True
     )
@@ -69,38 +69,6 @@ def process_serving(
         process.terminate()
         process.wait()
         process.stdout.close()
-
-
-def serving(
-    html: str,
-    data: str | None,
-    port: int = 0,
-    moderation: str = "off",
-    limits: bool = True,
-    ticket_from: float | None = None,
-    public: Sequence[str] = (),
-    proxies: Sequence[str] = (),
-    logs: str = "text",
-) -> int:
-    """Serve until told to stop; without `limits` a reader may write as fast as the disk does."""
-    from book import server
-
-    if data is None:
-        return server.serve(Path(html), port=port, logs=logs)
-    from book.comments import guards
-    from book.comments.service import Service
-    from book.comments.settings import Deployment, Settings
-
-    if ticket_from is not None:
-        guards.TICKET_FROM = ticket_from
-    deployment = Deployment.read(Path(data), public, proxies)
-    settings = Settings("embedded", moderation)
-    root = Path(__file__).resolve().parent.parent
-
-    def service() -> Service:
-        return Service(settings, deployment, root, None if limits else guards.Limits({}))
-
-    return server.serve(Path(html), port=port, logs=logs, hosts=deployment.hosts, comments=service)
 
 
 def test(book: Book) -> int:

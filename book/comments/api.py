@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -45,6 +45,16 @@ FIELDS = {
 }
 
 
+def _whole(value: str) -> str:
+    """JSON may hold half of a surrogate pair, which is no character and fits no database."""
+    value.encode()  # UnicodeEncodeError is a ValueError
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+Kind = Literal["comment", "question", "correction", "idea"]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -54,25 +64,25 @@ class Nothing(_Model):
 
 
 class Draft(_Model):
-    text: str
+    text: Text
 
 
 class Content(_Model):
-    text: str
-    kind: Literal["comment", "question", "correction", "idea"]
-    author: str
-    section: str | None
+    text: Text
+    kind: Kind
+    author: Text
+    section: Text | None
 
 
 class New(Content):
-    page: str
-    kind: Literal["comment", "question", "correction", "idea"] = "comment"
-    author: str = ""
-    section: str | None = None
+    page: Text
+    kind: Kind = "comment"
+    author: Text = ""
+    section: Text | None = None
     parent: Annotated[int, Field(ge=1, lt=2**53)] | None = None
     key: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\z")]
     ticket: Annotated[str, Field(max_length=200)]
-    website: str = ""
+    website: Text = ""
 
 
 def answer(content: dict, status: int = 200) -> Response:

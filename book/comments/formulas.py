@@ -14,7 +14,7 @@ from pathlib import Path
 
 START_SECONDS = 20.0  # for node to start, on a busy machine
 SECONDS = 2.0  # for the formulas of one comment; then the process is replaced
-MOST = 100  # formulas in a comment
+LATEX = 4000  # characters of LaTeX in a comment; formulas after that are not set
 LONGEST = 200_000  # characters of HTML for all of them
 FARTHEST = 25.0  # em that a length may have in either direction
 
@@ -43,10 +43,12 @@ class Formulas:
         """Each (LaTeX, display) as HTML with MathML, or None where it is refused. Raises Unavailable."""
         if not formulas:
             return []
-        if len(formulas) > MOST:
-            return [None] * len(formulas)
+        taken, length = 0, 0
+        while taken < len(formulas) and (length := length + len(formulas[taken][0]) + 20) <= LATEX:
+            taken += 1
         with self._lock:
-            found = self._ask(formulas)
+            found = self._ask(formulas[:taken]) if taken else []
+        found += [None] * (len(formulas) - taken)
         total, checked = 0, []
         for html in found:
             total += len(html or "")
@@ -138,13 +140,12 @@ _ATTRIBUTES = {
     "preserveaspectratio", "d", "x1", "x2", "y1", "y2", "stroke-width", "form", "largeop", "linebreak",
 }  # fmt: skip
 _STYLES = {
-    "height", "width", "min-width", "top", "bottom", "left", "vertical-align", "margin-left", "margin-right", "margin-top",
-    "padding-left", "padding-right", "padding", "color", "background-color", "border-color", "border-width", "border-style",
-    "border-bottom-width", "border-top-width", "border-right-width", "border-left-width", "border-right-style",
-    "border-top-style", "border-bottom-style", "border-left-style", "position", "font-size", "stroke-width", "line-height",
-    "text-shadow", "font-style", "font-weight", "background",
+    "height", "width", "min-width", "top", "bottom", "left", "vertical-align", "margin", "margin-left", "margin-right",
+    "margin-top", "padding-left", "padding-right", "color", "background-color", "border", "border-color", "border-width",
+    "border-style", "border-bottom-width", "border-top-width", "border-right-width", "border-right-style", "position",
+    "text-shadow",
 }  # fmt: skip
-_VALUE = re.compile(r"[\w#.%+ -]*", re.ASCII)
+_VALUE = re.compile(r"-?\d*\.?\d+(?:em|px|%)?|[a-z]+|#[0-9a-f]+", re.I)
 
 
 def is_harmless(html: str) -> bool:
@@ -194,7 +195,7 @@ class _Checker(HTMLParser):
 def _is_style(style: str) -> bool:
     for part in filter(None, style.split(";")):
         name, _, value = part.partition(":")
-        if name.strip() not in _STYLES or not _VALUE.fullmatch(value):
+        if name.strip() not in _STYLES or not all(map(_VALUE.fullmatch, value.split())):
             return False
         if name.strip() == "position" and value.strip() != "relative":
             return False

@@ -27,24 +27,21 @@ FORMAT = "1"  # of the HTML; another number has every comment rendered again at 
 LINKS = 5
 DEEPEST = 20  # lists and quotes in one another
 
-#: the languages that are coloured: few, so that each lexer could be tried on bad input
+#: The languages that are coloured. Not C, C++ and Java: their lexers take seconds for a page of empty lines.
 LANGUAGES = {
     "python": "python", "py": "python", "python3": "python", "ipython": "python", "ipython3": "python",
     "pycon": "pycon", "bash": "bash", "sh": "bash", "shell": "bash", "json": "json", "yaml": "yaml", "toml": "toml",
-    "sql": "sql", "c": "c", "cpp": "cpp", "go": "go", "java": "java", "rust": "rust", "javascript": "javascript",
-    "js": "javascript", "typescript": "typescript", "diff": "diff",
+    "sql": "sql", "go": "go", "rust": "rust", "javascript": "javascript", "js": "javascript",
+    "typescript": "typescript", "ts": "typescript", "diff": "diff",
 }  # fmt: skip
+COLOURED = 3000  # characters of code in a comment: the time of some lexers grows with the square
 
-_TAGS = {
-    "p", "br", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a", "hr", "div", "span",
-    "table", "thead", "tbody", "tr", "th", "td",
-}  # fmt: skip
+_TAGS = {"p", "br", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a", "hr", "div", "span"}
 _CLASSES = {"div": {"highlight", "math", "formula"}, "span": {"math", *filter(None, STANDARD_TYPES.values())}}
 _CLEANER = nh3.Cleaner(
     tags=_TAGS,
-    attributes={"*": set(), "a": {"href"}, "ol": {"start"}, "th": {"style"}, "td": {"style"}},
+    attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
     allowed_classes=_CLASSES,
-    filter_style_properties={"text-align"},
     url_schemes={"http", "https", "mailto"},
     link_rel="nofollow ugc noopener",
     clean_content_tags={"script", "style"},
@@ -64,10 +61,11 @@ class Rendered:
 
 @dataclass
 class _Place:
-    """Where formulas go, while one text is rendered."""
+    """What one text has so far, while it is rendered: its formulas, and where they go; how much code was coloured."""
 
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
     formulas: list[tuple[str, bool]] = field(default_factory=list)
+    coloured: int = 0
 
     def put(self, latex: str, display: bool) -> str:
         self.formulas.append((latex.strip(), display))
@@ -91,7 +89,10 @@ class _HTML(RendererHTML):
 
     def fence(self, tokens: Sequence[Token], idx: int, options, env) -> str:
         words = tokens[idx].info.strip().lower().split()
-        return _code(tokens[idx].content, LANGUAGES.get(words[0].strip("{}.")) if words else None)
+        code, place = tokens[idx].content, env["place"]
+        language = LANGUAGES.get(words[0].strip("{}.")) if words else None
+        place.coloured += len(code) if language else 0
+        return _code(code, language if place.coloured <= COLOURED else None)
 
     def code_block(self, tokens: Sequence[Token], idx: int, options, env) -> str:
         return _code(tokens[idx].content, None)
@@ -118,7 +119,9 @@ def _code(code: str, language: str | None) -> str:
 
 def _markdown() -> MarkdownIt:
     options = {"html": False, "breaks": True, "maxNesting": DEEPEST}
-    markdown = MarkdownIt("commonmark", options, renderer_cls=_HTML).enable(["table", "strikethrough"])
+    markdown = MarkdownIt("commonmark", options, renderer_cls=_HTML).enable("strikethrough")
+    # Links defined elsewhere, and tables (not enabled), take seconds when there are a thousand lines of them.
+    markdown.disable("reference")
     dollarmath_plugin(markdown, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
     for name in ("math_inline", "math_block", "math_inline_double"):  # the plugin puts its own in
         markdown.renderer.rules[name] = getattr(markdown.renderer, name)
