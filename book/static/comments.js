@@ -315,7 +315,7 @@ const choice = (label, options, chosen) => {
 
 const openForm = (place, { section, draft, quiet = false } = {}) => {
   let form = forms.get(place);
-  if (!form) forms.set(place, form = makeForm(place, draft ?? {}));
+  if (!form) { say(""); forms.set(place, form = makeForm(place, draft ?? {})); }
   if (section !== undefined) form.about(section);
   if (quiet) return form;
   form.text.focus({ preventScroll: true });

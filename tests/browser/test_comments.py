@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import uvicorn
 from playwright.sync_api import Page, expect
+from test_pages import theme, violations
 
 from book import server
 from book.comments.settings import Giscus, Settings
 from book.testing import process_serving, served
 from built import ROOT, SITE, page_names
-from test_pages import theme, violations
 
 #: the page that the tests comment on: the lightest, for they open it a hundred times
 PAGE = min(
