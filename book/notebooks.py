@@ -158,6 +158,8 @@ class Notebook:
             )
         if self.kind == "chapters":
             yield from self._card_problems()
+        elif not isinstance(self.card.get("comments", True), bool):
+            yield f"{at(self.file, 1)}: `book: comments` must be {_WANTED[bool]}"
         for cell in self.cells:
             for tag in sorted(cell.tags - TAGS):
                 yield (
