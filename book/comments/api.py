@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sqlite3
+import time
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Request
@@ -352,7 +353,7 @@ def _invalid(error: RequestValidationError) -> Problem:
 
 def _unavailable(error: sqlite3.Error) -> Problem:
     name = getattr(error, "sqlite_errorname", "") or ""
-    log.error("the comments' database: %s %s", name, error)
+    _complain(f"the comments' database: {name} {error}")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Problem(503, "The comments are busy. Your text is still in the form; send it again.", retry_after=2)
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
@@ -363,3 +364,13 @@ def _unavailable(error: sqlite3.Error) -> Problem:
     return Problem(
         503, "The comments cannot be reached now. Your text is still in the form; try again later.", retry_after=60
     )
+
+
+_said: dict[str, float] = {}
+
+
+def _complain(message: str) -> None:
+    """Log an error, the same one once a minute: a full disk must not be filled with complaints."""
+    if time.monotonic() - _said.get(message, -60) >= 60:
+        _said[message] = time.monotonic()
+        log.error(message)
