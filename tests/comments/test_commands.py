@@ -15,13 +15,15 @@ from book import cli, server
 from book.comments import commands, views
 from book.comments.settings import Deployment, Settings, origin
 from book.comments.store import FILE, Store
+from book.comments.text import clean
 from book.errors import BookError
 from readers import OTHER, PAGE, ROOT, Reader, make_service
 
 
 @pytest.fixture
-def book(client, tmp_path, site, monkeypatch, capsys):
+def book(client, tmp_path, site, monkeypatch, capsys, renderer):
     """`book(…)`: run `python -m book comments …` beside the running service; its exit code, output and errors."""
+    monkeypatch.setattr("book.comments.render.Renderer", lambda root: renderer)
     monkeypatch.setattr(commands, "_threads", lambda: server.threads_of(site.resolve()))
 
     def run(action, *arguments, data=tmp_path / "data"):
@@ -211,7 +213,7 @@ def test_stored_script_in_every_field(client, book, attack, tmp_path, renderer):
     assert book("import", file)[0] == 0
     with store.writing() as db:  # what no door lets in
         db.execute("PRAGMA ignore_check_constraints = ON")
-        db.execute("UPDATE comments SET kind = ? WHERE id = 50", [text.clean(attack)])
+        db.execute("UPDATE comments SET kind = ? WHERE id = 50", [clean(attack)])
         db.execute("PRAGMA ignore_check_constraints = OFF")
     shown = thread(client)
     assert_safe(shown, THREAD | {"br", "strong", "em", "s", "code", "pre", "blockquote", "ul", "hr"})
