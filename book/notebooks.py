@@ -37,7 +37,7 @@ TAGS = {
 }
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 REQUIRED = {"description": str, "prerequisites": list, "builds": str, "checked": str}
-OPTIONAL = {"assumes": str, "produces": list, "needs": list}
+OPTIONAL = {"assumes": str, "produces": list, "needs": list, "comments": bool}
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,8 @@ class Notebook:
             )
         if self.kind == "chapters":
             yield from self._card_problems()
+        elif not isinstance(self.card.get("comments", True), bool):
+            yield f"{at(self.file, 1)}: `book: comments` must be {_WANTED[bool]}"
         for cell in self.cells:
             for tag in sorted(cell.tags - TAGS):
                 yield (
@@ -190,7 +192,7 @@ class Notebook:
                 yield f"{place}: `book: {key}` must be {_WANTED[kind]}"
 
 
-_WANTED = {str: "one line of text", list: "a list, [] if empty"}
+_WANTED = {str: "one line of text", list: "a list, [] if empty", bool: "true or false"}
 
 
 def read(text: str, file: Path | str) -> nbformat.NotebookNode:

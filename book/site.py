@@ -278,6 +278,8 @@ def problems_of(html: Path, whole: bool = True) -> Iterator[str]:
             parts = urlsplit(target)
             if parts.scheme or parts.netloc or (not parts.path and not parts.fragment):
                 continue
+            if parts.path.startswith("/-/"):  # the book's server answers there
+                continue
             path = _resolve(name, parts.path) if parts.path else name
             if path not in files:
                 if whole:

@@ -10,8 +10,10 @@ import select
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from book import execution, press, site
@@ -36,39 +38,47 @@ def chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
+@dataclass
+class Served:
+    """A server in a process of its own; `lines` is what it has said after it was ready."""
+
+    address: str
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+
+
 @contextlib.contextmanager
 def served(html: Path, data: Path | None = None, **options) -> Iterator[str]:
     """The address at which the book's own server serves `html` meanwhile, in a process of its own.
 
     With `data` it keeps comments in that folder; `options` are those of `book.trial.serve`.
     """
-    with process_serving(html, data, **options) as (address, _):
-        yield address
+    with serving(html, data, **options) as found:
+        yield found.address
 
 
 @contextlib.contextmanager
-def process_serving(
-    html: Path, data: Path | None = None, port: int = 0, **options
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The same, with the process; its first line of output has been read."""
-    given = {"html": str(html), "data": data and str(data), "port": port, **options}
+def serving(html: Path, data: Path | None = None, **options) -> Iterator[Served]:
+    """The same for a test that looks at the process, or ends it."""
+    given = {"html": str(html), "data": data and str(data), **options}
     root = Path(__file__).resolve().parent.parent
     code = "import json, sys; from book.trial import serve; sys.exit(serve(**json.loads(sys.argv[1])))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(given)], cwd=root, stdout=subprocess.PIPE, text=True
     )
     try:
-        ready, _, _ = select.select([process.stdout], [], [], 60)
+        ready, _, _ = select.select([process.stdout], [], [], 90)
         line = process.stdout.readline() if ready else ""
-        found = re.search(r"http://[^/\s]+(?=/)", line)
-        if not found:
-            how = f"ended at once, with exit code {process.wait()}" if ready else "did not start within 60 s"
+        address = re.search(r"http://[^/\s]+(?=/)", line)
+        if not address:
+            how = f"ended at once, with exit code {process.wait()}" if ready else "did not start within 90 s"
             raise BookError(f"the server of {html} {how}")
-        yield found[0], process
+        found = Served(address[0], process)
+        threading.Thread(target=lambda: found.lines.extend(process.stdout), daemon=True).start()
+        yield found
     finally:
         process.terminate()
         process.wait()
-        process.stdout.close()
 
 
 def test(book: Book) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from book import server
 from book.extensions import addresses, card, diet, exercise, figures, maths, records
+from book.extensions import comments as extensions_comments
+from book.site import problems_of
 from groundup import plotting
 
 ROOT = Path(__file__).parents[1]
@@ -187,7 +189,7 @@ A {term}`vector`, $x^2$.
 
 $$ a = b $$ (eq-one)
 """,
-    "exercises/part/one.md": FRONT + "---\n\n# Exercises: Chapter one\n\nWork.\n\n## First\n\nEXERCISE\n",
+    "exercises/part/one.md": FRONT + "book: {comments: false}\n---\n\n# Exercises: Chapter one\n\nWork.\n\n## First\n\nEXERCISE\n",
     "solutions/part/one.md": FRONT + "---\n\n# Solutions: Chapter one\n\nWork.\n\n## First\n\nEXERCISE\n",
 }
 EXERCISE = "```{exercise}\n:difficulty: 2\n:minutes: 20\n:kind: build\n:teaches: a *thing*\n```\n\nStatement."
@@ -200,7 +202,10 @@ def build(root: Path, **changes: str) -> tuple[int, str]:
             text = text.replace(old, new)
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
-    shutil.copy(ROOT / "_config.yml", root)
+    settings = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    for old, new in changes.items():
+        settings = settings.replace(old, new)
+    (root / "_config.yml").write_text(settings, encoding="utf-8")
     for name in ("extensions", "static"):
         (root / "book" / name).symlink_to(ROOT / "book" / name)
     (root / "node_modules").symlink_to(ROOT / "node_modules")
@@ -261,7 +266,9 @@ def test_pages_load_only_what_they_need(site):
         loaded = re.findall(r'<(?:script|link rel="(?:stylesheet|preload)")[^>]*?(?:src|href)="([^"]+)"', text)
         assert not [url for url in loaded if "://" in url], page
         scripts = [url for url in loaded if ".js" in url]
-        assert len(scripts) == (7 if page.name == "search.html" else 1), (page, scripts)
+        own = ["book.js"] + ["comments.js"] * ('<section class="comments"' in text)
+        own += ["documentation_options.js", "doctools.js", "sphinx_highlight.js", "searchtools.js", "language_data.js", "searchindex.js"] * (page.name == "search.html")  # fmt: skip
+        assert sorted(Path(url.split("?")[0]).name for url in scripts) == sorted(own), page
         for url in loaded:
             assert (page.parent / url.split("?")[0]).is_file(), (page, url)
     assert not list(site.rglob("*.map")) and not list(site.rglob("*fontawesome*"))
@@ -288,6 +295,93 @@ def test_what_is_wrong_fails_the_build_with_file_and_remedy(tmp_path):
         r"term not in glossary: 'absent'",
     ):
         assert re.search(expected, log), f"{expected}\n{log}"
+
+
+def section_of(page: Path) -> str | None:
+    """The comments' section of a page, with what is in it."""
+    found = re.search(r'<section class="comments".*?</section>', page.read_text(encoding="utf-8"), re.S)
+    return found and found[0]
+
+
+GISCUS = "provider: giscus\n    giscus: {repo: owner/name, repo_id: R_1, category: Book & page, category_id: D_1}"
+
+
+@needs_katex
+def test_pages_of_notebooks_take_comments(site):
+    with_comments = {page.relative_to(site).as_posix() for page in site.rglob("*.html") if section_of(page)}
+    assert with_comments == {"chapters/part/one.html", "solutions/part/one.html"}, "the exercises opted out"
+    section = section_of(site / "chapters/part/one.html")
+    assert 'data-provider="embedded" data-page="chapters/part/one"' in section
+    assert 'aria-labelledby="comments-title"' in section and '<h2 id="comments-title">' in section
+    assert '<noscript><p><a href="/-/comments/on/chapters/part/one">' in section
+    katex = re.search(r'data-katex-href="([^"?]+)\?v=\w{8}"', section)
+    style = site / "chapters/part" / katex[1]
+    fonts = re.findall(r"url\(([^)]+)\)", style.read_text(encoding="utf-8"))
+    assert len(fonts) == 20
+    for font in fonts:
+        ours, theirs = style.parent / font, ROOT / "node_modules/katex/dist" / font
+        assert ours.read_bytes() == theirs.read_bytes(), "whole: a reader may write any letter"
+    assert not (site / "_static/giscus.js").exists()
+    found = server.threads_of(site)
+    assert sorted(f"{name}.html" for name in found) == sorted(with_comments)
+    assert found["solutions/part/one"]["first"] == "First"
+
+
+def test_katex_of_comments_leaves_the_page_alone():
+    css = extensions_comments.katex_style(
+        '@font-face{font-family:KaTeX_A;src:url(fonts/KaTeX_A.woff2) format("woff2"),url(fonts/KaTeX_A.ttf) format("truetype")}'
+        ".katex{font:1em KaTeX_A,serif}.katex-body .x{y:z}body{counter-reset:a}"
+    )
+    assert css == (
+        '@font-face{font-family:KaTeX_Whole_A;src:url(fonts/KaTeX_A.woff2) format("woff2")}'
+        ":where(.thread,.preview){.katex{font:1em KaTeX_Whole_A,serif}.katex-body .x{y:z}}"
+    )
+
+
+@needs_katex
+def test_giscus_with_its_ids(tmp_path):
+    code, log = build(tmp_path, **{"provider: embedded": GISCUS, "comments: false": "comments: true"})
+    assert code == 0, log
+    site = tmp_path / "_build/html"
+    for kind in ("chapters", "exercises", "solutions"):
+        page = site / f"{kind}/part/one.html"
+        section = section_of(page)
+        for part in (
+            'data-provider="giscus"', f'data-page="{kind}/part/one"', 'data-repo="owner/name"', 'data-repo-id="R_1"',
+            'data-category="Book &amp; page"', 'data-category-id="D_1"', "https://github.com/owner/name/discussions",
+        ):  # fmt: skip
+            assert part in section
+        scripts = re.findall(r'<script[^>]*src="[^"]*?([\w-]+\.js)', page.read_text(encoding="utf-8"))
+        assert scripts == ["book.js", "giscus.js"], "giscus's own script is not in the page: ours asks for it"
+    assert not (site / "_static/katex").exists() and not (site / "_static/comments.js").exists()
+    assert server.threads_of(site) == {}
+    assert list(problems_of(site)) == []
+
+
+@needs_katex
+def test_giscus_without_ids_publishes_without_comments_and_says_so(tmp_path):
+    code, log = build(tmp_path, **{"provider: embedded": "provider: giscus\n    giscus: {repo: owner/name}"})
+    assert code == 0, log
+    told = [line for line in log.splitlines() if "comments are left out" in line]
+    assert len(told) == 1 and "https://giscus.app" in told[0]
+    page = tmp_path / "_build/html/chapters/part/one.html"
+    assert "Comments are not set up yet" in section_of(page) and 'data-provider="none"' in section_of(page)
+    assert "giscus.js" not in page.read_text(encoding="utf-8")
+
+
+@needs_katex
+def test_no_provider_leaves_no_trace(tmp_path):
+    code, log = build(tmp_path, **{"provider: embedded": "provider: none"})
+    assert code == 0, log
+    site = tmp_path / "_build/html"
+    assert not [page for page in site.rglob("*.html") if section_of(page)]
+    assert not (site / "_static/comments.js").exists() and not (site / "_static/katex").exists()
+
+
+def test_an_unknown_provider_fails_the_build_with_a_remedy(tmp_path):
+    code, log = build(tmp_path, **{"provider: embedded": "provider: disqus"})
+    assert code != 0
+    assert re.search(r"comments: provider: 'disqus' is not one of embedded, giscus, none", log), log
 
 
 def test_a_renderer_that_does_not_listen_yet_is_started_again(monkeypatch):

@@ -167,6 +167,8 @@ def test_exercises_check_shows_a_diff(small, edit):
             "  cheked:",
             ["`book: cheked` is unknown", "`book: checked` is missing"],
         ),
+        ("chapters/one/adding.md", "  checked:", "  comments: never\n  checked:", ["comments` must be true or false"]),
+        ("solutions/one/adding.md", "kernelspec:", "book: {comments: 0}\nkernelspec:", ["comments` must be true or false"]),
         ("chapters/one/adding.md", "[export]", "[exprot]", ["adding.md:", ": cell 3", "unknown tag “exprot”"]),
         (
             "chapters/one/adding.md",

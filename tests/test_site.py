@@ -46,6 +46,12 @@ def test_what_is_wrong_is_named(html, text, words):
     assert any(words in problem and problem.startswith("a.html") for problem in site.problems_of(html))
 
 
+def test_what_the_server_answers_need_not_be_in_the_site(html):
+    with (html / "a.html").open("a") as page:
+        page.write('<a href="/-/comments/on/a">comments</a>')
+    assert list(site.problems_of(html)) == []
+
+
 def test_style_sheets_load_nothing_from_elsewhere(html, write):
     write(html / "s.css", "@font-face { src: url(https://fonts.example/f.woff2) }")
     assert any("s.css: loads https://fonts.example/f.woff2" in problem for problem in site.problems_of(html))

@@ -6,6 +6,8 @@ import json
 import logging
 import re
 import sqlite3
+import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Request
@@ -13,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 
 from book import server
 from book.comments import guards, text, views
@@ -24,6 +27,7 @@ from book.comments.store import Comment, Refused
 
 log = logging.getLogger("book.comments")
 CSP = "default-src 'none'; frame-ancestors 'none'"
+Endpoint = Callable[[Request], Awaitable[Response]]
 FOREIGN = "This comment is not yours to change, or no longer is: the cookie that proves it is missing or another one."
 REFUSED = {
     "foreign": Problem(403, FOREIGN),
@@ -121,7 +125,15 @@ def make_api(service: Service) -> FastAPI:
     """The application to mount at /-/comments."""
     api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     public = frozenset(service.deployment.public)
-    read = {"methods": ["GET", "HEAD"], "response_model": None}
+
+    def read(path: str) -> Callable[[Endpoint], Endpoint]:
+        """Without FastAPI's handling of parameters, which takes longer than the answer."""
+
+        def add(endpoint: Endpoint) -> Endpoint:
+            api.router.routes.append(Route(path, endpoint))
+            return endpoint
+
+        return add
 
     def sections_of(page: str) -> dict[str, str]:
         sections = service.threads().get(page)
@@ -193,7 +205,7 @@ def make_api(service: Service) -> FastAPI:
 
     # -- reading
 
-    @api.api_route("/thread", **read)
+    @read("/thread")
     async def thread(request: Request) -> Response:
         page = request.query_params.get("page", "")
         sections_of(page)
@@ -205,8 +217,9 @@ def make_api(service: Service) -> FastAPI:
             found = await service.rendering(lambda: service.with_own(found, tail))
         return prepared(request, found, "application/json", CSP, "Accept-Encoding, Cookie")
 
-    @api.api_route("/on/{page:path}", **read)
-    async def on(request: Request, page: str) -> Response:
+    @read("/on/{page:path}")
+    async def on(request: Request) -> Response:
+        page = request.path_params["page"]
         sections_of(page)
         found = await service.whole_page(page)
         return prepared(request, found, "text/html; charset=utf-8", PAGE_CSP)
@@ -214,17 +227,16 @@ def make_api(service: Service) -> FastAPI:
     def base(request: Request) -> str:
         return service.deployment.public[0] if public else f"http://{request.headers['host'].lower()}"
 
-    @api.api_route("/feed.xml", **read)
+    @read("/feed.xml")
     async def feed(request: Request) -> Response:
         found = await service.feed(None, base(request))
         return prepared(request, found, "application/atom+xml; charset=utf-8", server.CSP_ASSET)
 
-    @api.api_route("/feed/{page:path}", **read)
-    async def feed_of(request: Request, page: str) -> Response:
-        if not page.endswith(".xml"):
-            raise Problem(404, "There is nothing at this address.")
-        sections_of(page.removesuffix(".xml"))
-        found = await service.feed(page.removesuffix(".xml"), base(request))
+    @read("/feed/{page:path}.xml")
+    async def feed_of(request: Request) -> Response:
+        page = request.path_params["page"]
+        sections_of(page)
+        found = await service.feed(page, base(request))
         return prepared(request, found, "application/atom+xml; charset=utf-8", server.CSP_ASSET)
 
     # -- writing
@@ -352,7 +364,7 @@ def _invalid(error: RequestValidationError) -> Problem:
 
 def _unavailable(error: sqlite3.Error) -> Problem:
     name = getattr(error, "sqlite_errorname", "") or ""
-    log.error("the comments' database: %s %s", name, error)
+    _complain(f"the comments' database: {name} {error}")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Problem(503, "The comments are busy. Your text is still in the form; send it again.", retry_after=2)
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
@@ -363,3 +375,13 @@ def _unavailable(error: sqlite3.Error) -> Problem:
     return Problem(
         503, "The comments cannot be reached now. Your text is still in the form; try again later.", retry_after=60
     )
+
+
+_said: dict[str, float] = {}
+
+
+def _complain(message: str) -> None:
+    """Log an error, the same one once a minute: a full disk must not be filled with complaints."""
+    if time.monotonic() - _said.get(message, -60) >= 60:
+        _said[message] = time.monotonic()
+        log.error(message)

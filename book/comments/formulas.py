@@ -144,7 +144,7 @@ _STYLES = {
     "border-style", "border-bottom-width", "border-top-width", "border-right-width", "border-right-style", "position",
     "text-shadow",
 }  # fmt: skip
-_VALUE = re.compile(r"(?: ?(?:-?\d*\.?\d+(?:em|px|%)?|[a-z]+|#[0-9a-f]+))*", re.I)
+_VALUE = re.compile(r"-?\d*\.?\d+(?:em|px|%)?|[a-z]+|#[0-9a-f]+", re.I)
 
 
 def is_harmless(html: str) -> bool:
@@ -194,7 +194,7 @@ class _Checker(HTMLParser):
 def _is_style(style: str) -> bool:
     for part in filter(None, style.split(";")):
         name, _, value = part.partition(":")
-        if name.strip() not in _STYLES or not _VALUE.fullmatch(value.strip()):
+        if name.strip() not in _STYLES or not all(map(_VALUE.fullmatch, value.split())):
             return False
         if name.strip() == "position" and value.strip() != "relative":
             return False

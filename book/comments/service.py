@@ -62,6 +62,7 @@ class Service:
         self._cache: dict[tuple, Prepared] = {}
         self._cache_of: tuple | None = None
         self._closing = threading.Event()
+        self._warming = threading.Thread(target=self._warm, name="comments-warm", daemon=True)
 
     # -- its life
 
@@ -80,7 +81,7 @@ class Service:
 
     def start(self) -> None:
         """Begin what the first request must not wait for."""
-        self._renderers.submit(self._warm)
+        self._warming.start()
 
     def _warm(self) -> None:
         """Start KaTeX, and render again what another version rendered."""
@@ -98,6 +99,8 @@ class Service:
 
     def close(self) -> None:
         self._closing.set()
+        if self._warming.is_alive():
+            self._warming.join()
         for pool in (self._renderers, self._writers, self._readers):
             pool.shutdown(wait=True, cancel_futures=True)
         self.renderer.close()

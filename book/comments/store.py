@@ -96,6 +96,7 @@ class Store:
 
     def __init__(self, folder: Path):
         self.path = folder / FILE
+        self.failing = False  # whether the last write failed
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not self.path.exists():  # readable to the owner only, from the first byte on
@@ -146,7 +147,9 @@ class Store:
             try:
                 yield self._write
                 self._write.execute("COMMIT")
-            except BaseException:
+                self.failing = False
+            except BaseException as error:
+                self.failing = self.failing or isinstance(error, sqlite3.Error)
                 if self._write.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
                         self._write.execute("ROLLBACK")
@@ -312,13 +315,15 @@ class Store:
     # -- the file
 
     def check(self) -> None:
-        """Write something and take it back: an sqlite3.Error if the disk does not let us."""
+        """An sqlite3.Error if nothing can be kept. Writes only if the last write failed: is there room again?"""
+        if self.failing:
+            with self.writing() as db:
+                db.execute("REPLACE INTO secrets VALUES ('probe', zeroblob(32768))")
+            with self.writing() as db:
+                db.execute("DELETE FROM secrets WHERE name = 'probe'")
         with self._write_lock:
             self._write.execute("BEGIN IMMEDIATE")
-            try:
-                self._write.execute("UPDATE secrets SET value = value")
-            finally:
-                self._write.execute("ROLLBACK")
+            self._write.execute("ROLLBACK")
 
     def checkpoint(self) -> None:
         """Move the log into the database, so that deleted text is gone from the log too; not while others read."""

@@ -8,7 +8,7 @@ TEXT = 8000  # characters
 AUTHOR = 80
 KINDS = ("comment", "question", "correction", "idea")
 STATES = ("visible", "pending", "hidden", "deleted")
-PAGE = re.compile(r"(?!.*(?:^|/)\.)[\w./-]{1,200}", re.ASCII)  # a page's address: no `..`, nothing hidden
+PAGE = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)  # a page's address: no `..`, nothing hidden
 
 # Controls, bidirectional overrides and marks, zero-width characters (not the joiners, which scripts and emoji need),
 # invisible tags, interlinear marks, and what XML cannot hold.

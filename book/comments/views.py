@@ -123,6 +123,7 @@ def whole_page(thread: Thread, title: str, katex: str | None) -> str:
 <meta name="robots" content="noindex">
 <title>Comments: {escape(title)} — {TITLE}</title>
 <link rel="stylesheet" href="/_static/site.css">
+<link rel="icon" href="/_static/favicon.svg" type="image/svg+xml">
 {style}<link rel="alternate" type="application/atom+xml" title="Comments" href="/-/comments/feed/{quote(thread.page)}.xml">
 </head>
 <body class="comments-alone">

@@ -16,6 +16,7 @@ PARTS = (
     "path",
     "status",
     "layout",
+    "comments",
     "diet",
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import logging
+import os
 import re
 from html import unescape
 from io import BytesIO
@@ -176,7 +177,9 @@ def _sweep(app: Sphinx, static: Path) -> None:
     named = set(SEARCH) | {"site.css"}
     for file in app.outdir.rglob("*.html"):
         named |= set(re.findall(r'_static/([^"?#\s]+)', file.read_text(encoding="utf-8")))
-    named |= set(re.findall(r"url\(([^)?\"]+)", (static / "site.css").read_text(encoding="utf-8")))
+    for sheet in [name for name in sorted(named) if name.endswith(".css") and (static / name).is_file()]:
+        css = (static / sheet).read_text(encoding="utf-8")
+        named |= {os.path.normpath(Path(sheet).parent / url) for url in re.findall(r"url\(([^)?\"]+)", css)}
     for file in static.rglob("*"):
         licence = file.name.startswith("LICENSE")
         if file.is_file() and not licence and file.relative_to(static).as_posix() not in named:

@@ -1,4 +1,4 @@
-// The site's only script. Without it everything can be read; with it the theme can be switched,
+// The script of every page. Without it everything can be read; with it the theme can be switched,
 // code copied, and the contents follow the reader.
 const root = document.documentElement;
 const find = (selector, within = document) => within.querySelector(selector);
@@ -48,16 +48,16 @@ requestAnimationFrame(() => {
 
 // What scrolls sideways can be reached with the keyboard.
 const reach = () => {
-  const boxes = all(".formula, pre, .pst-scrollable-table-container, .output.text_html");
-  const scrolls = boxes.map((box) => box.scrollWidth > box.clientWidth + 1); // all read before any is changed
+  const boxes = all(".formula, pre, .pst-scrollable-table-container, .output.text_html, .comment .text");
+  const scrolls = boxes.map((box) => box.scrollWidth > box.clientWidth + 1 || (box.matches(".text") && box.scrollHeight > box.clientHeight + 1)); // all read before any is changed
   boxes.forEach((box, i) => (scrolls[i] ? box.setAttribute("tabindex", 0) : box.removeAttribute("tabindex")));
 };
-addEventListener("resize", reach);
+for (const event of ["resize", "contentchange"]) addEventListener(event, reach);
 addEventListener("load", () => (window.requestIdleCallback || setTimeout)(reach));
 
 // A copy button on the code under the pointer or in focus, not on output. Made when wanted: a chapter has forty cells.
 const offerCopy = ({ target }) => {
-  const code = target.closest?.("article .highlight");
+  const code = target.closest?.(":is(article, .comments) .highlight");
   if (!code || code.closest(".cell_output") || find(".copy", code)) return;
   const copy = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "Copy" });
   copy.addEventListener("click", async () => {

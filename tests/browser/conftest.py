@@ -12,11 +12,11 @@ from built import SITE
 
 
 @pytest.fixture(scope="session")
-def site() -> str:
-    """The address at which the built site is served."""
+def site(tmp_path_factory) -> str:
+    """The address at which the built site is served, with no comments yet."""
     if not (SITE / "index.html").exists():
         pytest.fail("the site is not built; run `python -m book site` first")
-    with served(SITE) as address:
+    with served(SITE, tmp_path_factory.mktemp("comments")) as address:
         yield address
 
 

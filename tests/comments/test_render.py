@@ -104,16 +104,18 @@ def test_mathematics(renderer, source):
     assert ("katex-display" in shown) == ("$$" in source)
 
 
-def test_formulas_are_set_as_on_the_page(renderer):
+def test_formulas_are_set_as_on_the_page(renderer, monkeypatch):
     from book.extensions import maths
 
+    for name, value in (("NODEJS_BINARY", maths.node()), ("STARTUP_TIMEOUT", 60.0), ("RENDER_TIMEOUT", 60.0)):
+        monkeypatch.setattr(maths.katex, name, value)
+    maths._renderer()
     for latex in (
         r"\frac{1}{2}\sqrt{x}",
         r"\mathbf{A}^\top \otimes \hat\beta",
         r"\begin{pmatrix}a&b\\c&d\end{pmatrix}",
         r"p(x \mid y)",
     ):
-        maths.katex.NODEJS_BINARY = maths.node()
         assert maths.html(latex, False) in renderer.render(f"${latex}$").html
 
 
