@@ -82,15 +82,16 @@ function drawing(svg, width, height, id) {
       if (tip) add("title", {}, tip, element);
       return element;
     };
-    const path = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${atX(a).toFixed(1)} ${atY(b).toFixed(1)}`).join("");
+    const path = (points) => points.map((p, i) => (p ? `${points[i - 1] ? "L" : "M"}${atX(p[0]).toFixed(1)} ${atY(p[1]).toFixed(1)}` : "")).join("");
     const frame = {
       x: atX, y: atY, left, top, right, bottom,
       /** The values under a pixel, or null outside the axes. */
       under: (px, py) => (px < left || px > right || py < top || py > bottom ? null : [fromX(px), fromY(py)]),
+      /** A line through points; null among them is a gap. */
       line: (points, { color = "blue", width = 1.8, dash, opacity, fill = "none" } = {}) =>
         put("path", { d: path(points), fill: colour(fill), stroke: colour(color), "stroke-width": width, "stroke-dasharray": dash, opacity }),
-      dots: (points, { color = "blue", r = 3, tip } = {}) => points.forEach(([a, b], i) =>
-        put("circle", { cx: atX(a), cy: atY(b), r, fill: colour(color), stroke: "none" }, tip?.(i))),
+      dots: (points, { color = "blue", r = 3, ring, tip } = {}) => points.forEach(([a, b], i) =>
+        put("circle", { cx: atX(a), cy: atY(b), r, fill: ring ? "none" : colour(color), stroke: ring ? colour(color) : "none", "stroke-width": 2 }, tip?.(i))),
       cross: ([a, b], { color = "red", r = 5 } = {}) =>
         put("path", { d: `M${atX(a) - r} ${atY(b) - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: colour(color), "stroke-width": 2 }),
       /** A rectangle between two corners in values: bars, cells of a map. */
@@ -107,7 +108,20 @@ function drawing(svg, width, height, id) {
     frames.push(frame);
     return frame;
   }
-  return { width, height, rem, wide: width > 34 * rem, narrow: width < 26 * rem, axes, frames, add };
+  /** What the colours mean: [colour, words] in a row from `left`, its lines from `top` on. */
+  function legend(items, left = 0, top = 0) {
+    let [x, y] = [left, top + 0.8 * rem];
+    for (const [color, words] of items) {
+      const dot = add("circle", { r: 4, fill: colour(color) }), text = add("text", {}, words);
+      const wide = text.getComputedTextLength() + 1.9 * rem;
+      if (x > left && x + wide - 0.9 * rem > width) [x, y] = [left, y + 1.2 * rem];
+      set(dot, { cx: x + 4, cy: y - 4 });
+      set(text, { x: x + 0.8 * rem, y });
+      x += wide;
+    }
+    return y + 0.5 * rem; // where the next thing can stand
+  }
+  return { width, height, rem, legend, wide: width > 34 * rem, narrow: width < 26 * rem, axes, frames, add };
 }
 
 function grey(svg, rows) {
