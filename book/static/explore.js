@@ -61,7 +61,7 @@ function drawing(svg, width, height, id) {
       return [(v) => clamp(there(v), [-1e5, 1e5]), back]; // SVG takes no infinity
     };
     const [atX, fromX] = scale(x, left, right), [atY, fromY] = scale(y, bottom, top);
-    const mark = `${id}-${frames.length}`;
+    const mark = `${id}-frame-${frames.length}`; // the controls have the plain numbers
     add("rect", { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) }, "", add("clipPath", { id: mark }));
     if (!bare) {
       const name = (axis, v) => (axis.log ? raised(Math.round(Math.log10(v))) : show(v));
@@ -260,10 +260,13 @@ async function start(box, number) {
   const ui = html("div", { class: "live", role: "group", "aria-label": figure.label }, html("div", { class: "controls" }, ...others, reset), stage, ...players, says, heard);
   if (figure.point) {
     svg.classList.add("pointed");
+    let begins = false; // so that what was grabbed can be held
+    svg.addEventListener("pointerdown", () => { begins = true; });
     const point = (event, pressed) => {
       const place = svg.getBoundingClientRect(), [px, py] = [event.clientX - place.left, event.clientY - place.top];
       const frame = plot.frames.findIndex((f) => f.under(px, py));
-      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed, px, py }, data);
+      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed, begins: pressed && begins, px, py }, data);
+      if (pressed) begins = false;
       refresh();
     };
     svg.addEventListener("click", (event) => point(event, true));
