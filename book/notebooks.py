@@ -21,7 +21,7 @@ from myst_nb.core.read import MystMetadataParsingError, read_myst_markdown_noteb
 from book.errors import BookError, at
 
 KINDS = ("chapters", "exercises", "solutions")
-HAND_WRITTEN = ("artifacts", "checks", "datasets", "plotting")
+HAND_WRITTEN = ("artifacts", "checks", "datasets", "explore", "plotting")
 WIDTH = 100  # characters of a line of code that the page shows without scrolling
 TAGS = {
     "export",

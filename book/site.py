@@ -208,6 +208,8 @@ class _Page(HTMLParser):
         "dns-prefetch",
     }
 
+    EXPLORABLE = ("data-src", "data-module")
+
     def __init__(self, text: str):
         super().__init__()
         self.ids: set[str] = set()
@@ -228,6 +230,7 @@ class _Page(HTMLParser):
             self.links.append(has["href"])
         if tag in self.LOADS and has.get(self.LOADS[tag]):
             self.loads.append(has[self.LOADS[tag]])
+        self.loads += [has[name] for name in self.EXPLORABLE if has.get(name)]
         if tag == "link" and set(has.get("rel", "").split()) & self.LINK_LOADS:
             self.loads.append(has.get("href", ""))
         if tag == "img" and not has.get("alt", "").strip() and has.get("role") != "presentation":

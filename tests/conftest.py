@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from book.notebooks import Book
+from book.notebooks import HAND_WRITTEN, Book
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -134,7 +134,7 @@ def small(tmp_path, write) -> Book:
         ROOT / "groundup",
         root / "groundup",
         ignore=lambda _, names: [
-            n for n in names if n.removesuffix(".py") not in ("__init__", "artifacts", "checks", "datasets", "plotting")
+            n for n in names if n.removesuffix(".py") not in ("__init__", *HAND_WRITTEN)
         ],
     )
     write(root / "chapters/one/adding.md", CHAPTER)

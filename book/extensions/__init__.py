@@ -13,6 +13,7 @@ PARTS = (
     "card",
     "outputs",
     "figures",
+    "explore",
     "path",
     "status",
     "layout",

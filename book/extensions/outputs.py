@@ -9,6 +9,7 @@ from myst_nb.core import render
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
 
+from book.extensions import explore
 from groundup.checks import MIME
 
 
@@ -42,8 +43,8 @@ def depart_fold(self, node: HideCodeCellNode) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    # myst-nb finds renderers by the entry points of installed packages; this one is not installed
-    render.load_mime_renders = lambda: [ForTests]
+    # myst-nb finds renderers by the entry points of installed packages; these are not installed
+    render.load_mime_renders = lambda: [ForTests, explore.Carried]
     app.connect("doctree-read", _without_markers)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
