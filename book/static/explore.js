@@ -61,7 +61,7 @@ function drawing(svg, width, height, id) {
       return [(v) => clamp(there(v), [-1e5, 1e5]), back]; // SVG takes no infinity
     };
     const [atX, fromX] = scale(x, left, right), [atY, fromY] = scale(y, bottom, top);
-    const mark = `${id}-${frames.length}`;
+    const mark = `${id}-frame-${frames.length}`; // the controls have the plain numbers
     add("rect", { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) }, "", add("clipPath", { id: mark }));
     if (!bare) {
       const name = (axis, v) => (axis.log ? raised(Math.round(Math.log10(v))) : show(v));
@@ -251,7 +251,7 @@ async function start(box, number) {
     const point = (event) => {
       const place = svg.getBoundingClientRect(), [px, py] = [event.clientX - place.left, event.clientY - place.top];
       const frame = plot.frames.findIndex((f) => f.under(px, py));
-      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed: event.buttons === 1, px, py }, data);
+      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed: event.buttons === 1, down: event.type === "pointerdown", px, py }, data);
       refresh();
     };
     svg.addEventListener("pointerdown", point);
