@@ -82,15 +82,16 @@ function drawing(svg, width, height, id) {
       if (tip) add("title", {}, tip, element);
       return element;
     };
-    const path = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${atX(a).toFixed(1)} ${atY(b).toFixed(1)}`).join("");
+    const path = (points) => points.map((p, i) => (p ? `${points[i - 1] ? "L" : "M"}${atX(p[0]).toFixed(1)} ${atY(p[1]).toFixed(1)}` : "")).join("");
     const frame = {
       x: atX, y: atY, left, top, right, bottom,
       /** The values under a pixel, or null outside the axes. */
       under: (px, py) => (px < left || px > right || py < top || py > bottom ? null : [fromX(px), fromY(py)]),
+      /** A line through points; null among them is a gap. */
       line: (points, { color = "blue", width = 1.8, dash, opacity, fill = "none" } = {}) =>
         put("path", { d: path(points), fill: colour(fill), stroke: colour(color), "stroke-width": width, "stroke-dasharray": dash, opacity }),
-      dots: (points, { color = "blue", r = 3, tip } = {}) => points.forEach(([a, b], i) =>
-        put("circle", { cx: atX(a), cy: atY(b), r, fill: colour(color), stroke: "none" }, tip?.(i))),
+      dots: (points, { color = "blue", r = 3, ring, tip } = {}) => points.forEach(([a, b], i) =>
+        put("circle", { cx: atX(a), cy: atY(b), r, fill: ring ? "none" : colour(color), stroke: ring ? colour(color) : "none", "stroke-width": 2 }, tip?.(i))),
       cross: ([a, b], { color = "red", r = 5 } = {}) =>
         put("path", { d: `M${atX(a) - r} ${atY(b) - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: colour(color), "stroke-width": 2 }),
       /** A rectangle between two corners in values: bars, cells of a map. */
@@ -107,7 +108,20 @@ function drawing(svg, width, height, id) {
     frames.push(frame);
     return frame;
   }
-  return { width, height, rem, wide: width > 34 * rem, narrow: width < 26 * rem, axes, frames, add };
+  /** What the colours mean: [colour, words] in a row from `left`, its lines from `top` on. */
+  function legend(items, left = 0, top = 0) {
+    let [x, y] = [left, top + 0.8 * rem];
+    for (const [color, words] of items) {
+      const dot = add("circle", { r: 4, fill: colour(color) }), text = add("text", {}, words);
+      const wide = text.getComputedTextLength() + 1.9 * rem;
+      if (x > left && x + wide - 0.9 * rem > width) [x, y] = [left, y + 1.2 * rem];
+      set(dot, { cx: x + 4, cy: y - 4 });
+      set(text, { x: x + 0.8 * rem, y });
+      x += wide;
+    }
+    return y + 0.5 * rem; // where the next thing can stand
+  }
+  return { width, height, rem, legend, wide: width > 34 * rem, narrow: width < 26 * rem, axes, frames, add };
 }
 
 function grey(svg, rows) {
@@ -170,28 +184,26 @@ function control(spec, state, data, change, id) {
 
 // A place in a sequence: a slider, one step back and on, and play, which the reader starts.
 function player(spec, state, data, change, id, label, said) {
-  const button = (words, symbol, press) => {
-    const made = html("button", { type: "button", "aria-label": words, title: words }, symbol);
+  const button = (face, press, words) => {
+    const made = html("button", { type: "button", "aria-label": words, title: words }, face);
     made.addEventListener("click", press);
     return made;
   };
   let timer = 0;
   const last = () => spec.steps(state, data);
   const go = (to) => change(spec.name, clamp(to, [0, last()]));
-  const stop = () => { clearInterval(timer); timer = 0; name(); };
+  const stop = () => { clearInterval(timer); timer = 0; play.textContent = "Play"; };
   const slider = html("input", { id, type: "range", min: 0, step: 1 });
   const value = html("output", { for: id });
-  const back = button("One step back", "◀", () => { stop(); go(state[spec.name] - 1); });
-  const play = button("Play", "", () => {
+  const back = button("◀", () => { stop(); go(state[spec.name] - 1); }, "One step back");
+  const play = button("Play", () => {
     if (timer) return stop();
     if (state[spec.name] >= last()) go(0);
     timer = setInterval(() => { state[spec.name] >= last() || !play.isConnected ? stop() : go(state[spec.name] + 1); }, 1000 / (spec.rate ?? 8));
-    name();
+    play.textContent = "Pause";
   });
-  const on = button("One step on", "▶", () => { stop(); go(state[spec.name] + 1); });
-  const name = () => { play.textContent = timer ? "Pause" : "Play"; play.setAttribute("aria-label", play.textContent); play.title = play.textContent; };
+  const on = button("▶", () => { stop(); go(state[spec.name] + 1); }, "One step on");
   slider.addEventListener("input", () => { stop(); go(+slider.value); });
-  name();
   const sync = () => {
     play.hidden = still.matches; // whoever wants no motion steps by hand
     slider.max = last();
@@ -199,8 +211,8 @@ function player(spec, state, data, change, id, label, said) {
     const place = `${said()} of ${last()}`;
     value.textContent = `${spec.label} ${place}`;
     slider.setAttribute("aria-valuetext", place);
-    back.disabled = state[spec.name] <= 0;
-    on.disabled = state[spec.name] >= last();
+    back.setAttribute("aria-disabled", state[spec.name] <= 0); // disabled would lose the focus
+    on.setAttribute("aria-disabled", state[spec.name] >= last());
   };
   return { box: html("div", { class: "player" }, back, play, on, label, slider, value), sync, stop };
 }
@@ -248,14 +260,21 @@ async function start(box, number) {
   const ui = html("div", { class: "live", role: "group", "aria-label": figure.label }, html("div", { class: "controls" }, ...others, reset), stage, ...players, says, heard);
   if (figure.point) {
     svg.classList.add("pointed");
-    const point = (event) => {
+    let begins = false; // so that what was grabbed can be held
+    svg.addEventListener("pointerdown", () => { begins = true; });
+    const point = (event, pressed) => {
       const place = svg.getBoundingClientRect(), [px, py] = [event.clientX - place.left, event.clientY - place.top];
       const frame = plot.frames.findIndex((f) => f.under(px, py));
-      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed: event.buttons === 1, down: event.type === "pointerdown", px, py }, data);
+      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed, begins: pressed && begins, px, py }, data);
+      if (pressed) begins = false;
       refresh();
     };
-    svg.addEventListener("pointerdown", point);
-    svg.addEventListener("pointermove", (event) => { if (event.buttons === 1 || figure.hovers) point(event); });
+    svg.addEventListener("click", (event) => point(event, true));
+    svg.addEventListener("pointermove", (event) => { // a finger that moves scrolls the page
+      const drags = event.buttons === 1 && event.pointerType !== "touch";
+      if (drags || figure.hovers) point(event, drags);
+    });
+    if (figure.hovers) svg.addEventListener("pointerleave", (event) => point(event, false));
   }
   box.append(ui);
   box.classList.add("moved");

@@ -58,10 +58,10 @@ export default {
     if (name === "share") set(state, state.share);
     state.share = state[state.which][state.symbol];
   },
-  point(state, { frame, at, pressed, down }) {
+  point(state, { frame, at, pressed, begins }) {
     if (frame !== 0 || !pressed) return;
     const row = Math.floor(at[1] * 2); // each symbol has two bars
-    if (down) [state.symbol, state.which] = [row >> 1, row % 2 ? "q" : "p"];
+    if (begins) [state.symbol, state.which] = [row >> 1, row % 2 ? "q" : "p"];
     set(state, Math.round(at[0] * 200) / 200);
     state.share = state[state.which][state.symbol];
   },

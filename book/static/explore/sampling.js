@@ -73,7 +73,8 @@ export default {
     const ranks = [...order.keys()].filter((r) => r < 60 || r % (r >> 5) === 0); // dense enough for a curve
     tail.line(ranks.map((r) => [r + 1, Math.max(warm[order[r]], 1e-12)]), { color: "muted", width: 1.2, dash: "4 3" });
     tail.line(ranks.filter((r) => kept[order[r]]).map((r) => [r + 1, kept[order[r]]]), { color: "blue", width: 2.2 });
-    tail.line([[count, 1e-9], [count, 2]], { color: "blue", width: 1 });
+    const end = Math.min(...kept.filter((share) => share));
+    tail.line([[count, end / 6], [count, end * 6]], { color: "blue", width: 2.2 });
     [["at this temperature", "muted"], ["drawn from", "blue"], ["where u falls", "orange"]].forEach(([words, color], i) =>
       tail.text([order.length, 1], words, { color, anchor: "end", dx: -0.3 * rem, dy: (1.1 + 1.2 * i) * rem }));
     tail.dots([[order.indexOf(token) + 1, kept[token]]], { color: "orange", r: 4.5 });
