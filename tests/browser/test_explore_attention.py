@@ -21,8 +21,8 @@ def test_each_choice_shows_its_row(open_page):
     box, data = appear(page), fetched(page)
     looking = box.get_by_role("slider", name="Token that looks")
     for model, text, layer, at in ((0, 0, 2, 8), (0, 3, 1, 1), (3, 2, 2, 10), (4, 5, 1, 0)):
-        box.get_by_label("Model").select_option(str(model))
-        box.get_by_label("Text").select_option(str(text))
+        box.get_by_label("Model", exact=True).select_option(str(model))
+        box.get_by_label("Text", exact=True).select_option(str(text))
         box.get_by_role("slider", name="Layer").fill(str(layer - 1))
         looking.fill(str(at))
         settle(page)

@@ -36,8 +36,8 @@ def test_what_is_shown_belongs_to_the_shares_that_are_set(open_page):
     box = appear(page)
     agree(box)
     for which, symbol, share in (("p", 1, 300), ("q", 3, 500), ("q", 0, 0), ("p", 4, 1000)):
-        box.get_by_label("Edit").select_option(which)
-        box.get_by_label("Symbol").select_option(str(symbol))
+        box.get_by_label("Edit", exact=True).select_option(which)
+        box.get_by_label("Symbol", exact=True).select_option(str(symbol))
         box.get_by_role("slider", name="Its share").fill(str(share))
         settle(page)
         assert shares(box)["pq".index(which)][symbol] == share / 1000
@@ -50,10 +50,10 @@ def test_equal_distributions_have_no_surcharge_and_a_zero_has_no_price(open_page
     page = open_page(PAGE)
     box = appear(page)
     for label in ("What occurs, p", "Coded for, q"):
-        box.get_by_label(label).select_option("all alike")
+        box.get_by_label(label, exact=True).select_option("all alike")
     settle(page)
     assert sums(box)["entropy"] == sums(box)["cross-entropy"] == round(np.log2(5), 3)
-    box.get_by_label("Edit").select_option("q")
+    box.get_by_label("Edit", exact=True).select_option("q")
     box.get_by_role("slider", name="Its share").press("Home")
     settle(page)
     assert sums(box)["cross-entropy"] == np.inf and "no price" in look(box)[1]
@@ -72,7 +72,7 @@ def test_a_bar_is_dragged(open_page):
     settle(page)
     p, q = shares(box)
     assert abs(q[1] - 0.44) < 0.02 and np.isclose(p[1], 0.38)
-    assert box.get_by_label("Edit").input_value() == "q" and box.get_by_label("Coded for, q").input_value() == ""
+    assert box.get_by_label("Edit", exact=True).input_value() == "q" and box.get_by_label("Coded for, q", exact=True).input_value() == ""
     agree(box)
     page.mouse.move(bar["x"] + 5, middle)
     settle(page)

@@ -28,7 +28,7 @@ def test_what_stays_is_what_the_sampler_keeps(open_page):
     page = open_page(PAGE)
     box, data = appear(page), fetched(page)
     for place, temperature, top_p, min_p in ((0, 1, 0.9, 0), (1, 0.5, 0.6, 0), (2, 1.5, 1, 0.05), (4, 2, 0.95, 0.1)):
-        box.get_by_label("The text so far").select_option(str(place))
+        box.get_by_label("The text so far", exact=True).select_option(str(place))
         box.get_by_role("slider", name="Temperature τ").fill(str(round(temperature / 0.05)))
         box.get_by_role("slider", name="Top-p").fill(str(round((top_p - 0.01) / 0.01)))
         box.get_by_role("slider", name="Min-p").fill(str(round(min_p / 0.01)))

@@ -25,17 +25,17 @@ def test_typed_text_gets_the_ids_of_the_chapters_tokenizer(open_page):
     page = open_page(PAGE)
     box, ours = appear(page), vocabulary(page)
     for text in ("array of strings", "Ångström 你好 🙂", "x  y\u00a0z", "", "नमस्ते"):
-        box.get_by_label("Text").fill(text)
+        box.get_by_label("Text", exact=True).fill(text)
         settle(page)
         assert [number for _, number in tokens(box)] == ours.encode_ordinary(text)
-    assert box.get_by_label("Example").input_value() == ""
+    assert box.get_by_label("Example", exact=True).input_value() == ""
     assert page.problems == []
 
 
 def test_stepping_goes_from_bytes_to_tokens_and_says_what_is_joined(open_page):
     page = open_page(PAGE)
     box = appear(page)
-    box.get_by_label("Text").fill("é the array")
+    box.get_by_label("Text", exact=True).fill("é the array")
     merge = box.get_by_role("slider", name="Merge", exact=True)
     last = int(merge.get_attribute("max"))
     assert merge.input_value() == str(last), "the whole encoding first"
@@ -63,7 +63,7 @@ def test_fewer_merges_give_more_tokens(open_page):
         known.press(key)
         settle(page)
         counts.append(len(tokens(box)))
-    assert counts == sorted(counts) and counts[-1] == len(box.get_by_label("Text").input_value().encode())
+    assert counts == sorted(counts) and counts[-1] == len(box.get_by_label("Text", exact=True).input_value().encode())
     assert known.get_attribute("aria-valuetext") == "0"
 
 
@@ -71,8 +71,8 @@ def test_the_longest_texts_fit(open_page):
     for width in (1280, 320):
         page = open_page(PAGE, viewport={"width": width, "height": 900})
         box = appear(page)
-        for name in box.get_by_label("Example").locator("option").all_inner_texts()[1:]:
-            box.get_by_label("Example").select_option(name)
+        for name in box.get_by_label("Example", exact=True).locator("option").all_inner_texts()[1:]:
+            box.get_by_label("Example", exact=True).select_option(name)
             box.get_by_role("slider", name="Merges known").press("Home")
             settle(page)
             outside = box.locator("svg").evaluate(

@@ -31,7 +31,7 @@ export default {
     const room = plot.wide ? [width - side - rem, height] : [width, height - side - 0.5 * rem];
     const cell = Math.max(1.4, 0.7 + 0.48 * Math.max(...tokens.map((token) => token.length))) * rem;
     const columns = state.columns = Math.max(1, Math.min(n, Math.floor(room[0] / cell))), lines = Math.ceil(n / columns);
-    const strip = plot.axes({ x: { from: 0, to: columns }, y: { from: lines, to: 0 }, box: [0, 0, Math.min(room[0], columns * 4 * rem), Math.min(room[1], lines * 13 * rem)], bare: true });
+    const strip = plot.axes({ x: { from: 0, to: columns }, y: { from: lines, to: 0 }, box: [0, 0, Math.min(room[0], columns * 4 * rem), Math.min(room[1], lines * 22 * rem)], bare: true });
     const tall = strip.y(1) - strip.y(0), name = 1.4 * rem / tall, bars = 0.97 - name - 0.8 * rem / tall;
     tokens.forEach((token, i) => {
       const [x, y] = [i % columns, Math.floor(i / columns)], share = map[state.at][i], top = y + 0.97 - bars * share;

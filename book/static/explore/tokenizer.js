@@ -85,7 +85,10 @@ export default {
       }
       return line + 1;
     };
-    const scale = [1, 0.9, 0.8, 0.7, 0.6].find((s) => place(s) * tall * s <= height) ?? 0.6;
+    const bytes = run(state, data)[0].pieces.flat().length; // room for them at every step, so that nothing changes its size
+    const lines = (scale) => Math.max(place(scale), Math.ceil((bytes * 2.05 * rem * scale) / width));
+    const scale = [1.6, 1.3, 1, 0.9, 0.8, 0.7, 0.6].find((s) => lines(s) * tall * s <= height) ?? 0.6;
+    place(scale);
     group.setAttribute("transform", `scale(${scale})`);
     for (const { box, rect, words, wide, x, line } of boxes) {
       box.setAttribute("transform", `translate(${x} ${line * tall})`);
