@@ -52,3 +52,20 @@ def test_hovering_a_token_or_a_row_of_the_table_makes_it_look(open_page):
     settle(page)
     assert f"“{names[5]}” at 5 looks at" in look(box)[1]
     assert page.problems == []
+
+
+def test_any_head_of_the_real_model(open_page):
+    page = open_page("chapters/language/real-model.html")
+    box, data = appear(page), fetched(page)
+    (text,) = data["models"][0]["texts"]
+    opens = data["opens"]
+    assert bars(box) == text["maps"][opens["layer"] - 1][opens["head"] - 1][opens["at"]]
+    assert not box.get_by_label("Model", exact=True).is_visible(), "there is one"
+    for layer, head, at in ((1, 1, 4), (30, 9, 18), (17, 1, 10)):
+        box.get_by_role("slider", name="Layer").fill(str(layer - 1))
+        box.get_by_role("slider", name="Head").fill(str(head - 1))
+        box.get_by_role("slider", name="Token that looks").fill(str(at))
+        settle(page)
+        assert bars(box) == text["maps"][layer - 1][head - 1][at]
+        assert f"Layer {layer}, head {head}: “{text['tokens'][at]}” at {at}" in look(box)[1]
+    assert page.problems == []
