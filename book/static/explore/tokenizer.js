@@ -8,17 +8,14 @@ const hex = (token) => Array.from(bytesOf(token), (byte) => byte.toString(16).pa
 export const cut = (text, pattern) =>
   text.match(new RegExp(pattern.replaceAll("\\s", "\\p{White_Space}").replaceAll("\\S", "\\P{White_Space}"), "gu")) ?? [];
 
-/** From bytes to tokens: {pieces, pair, places} per step, which joins one pair wherever it is the lowest in rank. */
+/** From bytes to tokens: {pieces, pair, places} per step; a step joins one pair wherever it is the lowest in rank. */
 export function encode(text, ranks, limit, pattern) {
   let pieces = cut(text, pattern).map(utf8), before;
   const steps = [{ pieces, pair: null, places: 0 }];
   for (;;) {
     let least = limit, where;
     pieces.forEach((piece, p) => {
-      for (let i = 0; i + 1 < piece.length; i++) {
-        const rank = ranks.get(piece[i] + piece[i + 1]);
-        if (rank < least) [least, where] = [rank, [p, i]];
-      }
+      for (let i = 0, rank; i + 1 < piece.length; i++) if ((rank = ranks.get(piece[i] + piece[i + 1])) < least) [least, where] = [rank, [p, i]];
     });
     if (!where) return steps;
     const [p, i] = where, pair = pieces[p].slice(i, i + 2);
@@ -79,7 +76,7 @@ export default {
     const place = (scale) => { // in lines; how many lines there are
       let [x, line] = [0, 0];
       for (const each of boxes) {
-        x += each.first && x ? 0.35 * rem : 0;
+        if (each.first && x) x += 0.35 * rem;
         if (x && x + each.wide > width / scale) [x, line] = [0, line + 1];
         [each.x, each.line, x] = [x, line, x + each.wide + 0.15 * rem];
       }
@@ -88,7 +85,6 @@ export default {
     const bytes = run(state, data)[0].pieces.flat().length; // room for them at every step, so that nothing changes its size
     const lines = (scale) => Math.max(place(scale), Math.ceil((bytes * 2.05 * rem * scale) / width));
     const scale = [1.6, 1.3, 1, 0.9, 0.8, 0.7, 0.6].find((s) => lines(s) * tall * s <= height) ?? 0.6;
-    place(scale);
     group.setAttribute("transform", `scale(${scale})`);
     for (const { box, rect, words, wide, x, line } of boxes) {
       box.setAttribute("transform", `translate(${x} ${line * tall})`);
@@ -100,7 +96,8 @@ export default {
     const steps = run(state, data), { pieces, pair, places } = steps[state.t], tokens = pieces.flat();
     const bytes = steps[0].pieces.flat().length, ids = tokens.map((token) => last.ranks.get(token));
     const quoted = (token) => `“${label(token)}”`;
-    const what = pair ? `Merge ${(last.ranks.get(pair.join("")) - 255).toLocaleString("en")} joins ${pair.map(quoted).join(" and ")}, in ${places} ${places > 1 ? "places" : "place"}` : "Nothing is joined yet";
-    return `${what}: ${bytes} bytes are ${tokens.length} tokens. Ids ${ids.slice(0, 12).join(", ")}${ids.length > 12 ? ", …" : ""}`;
+    const merge = pair && (last.ranks.get(pair.join("")) - 255).toLocaleString("en");
+    const what = pair ? `Merge ${merge} joins ${pair.map(quoted).join(" and ")}, in ${places} ${places > 1 ? "places" : "place"}` : "Nothing is joined yet";
+    return `${what}: ${bytes} bytes are ${tokens.length} tokens. Ids ${ids.slice(0, 12).join(", ") || "none"}${ids.length > 12 ? ", …" : ""}`;
   },
 };
