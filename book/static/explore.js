@@ -21,9 +21,10 @@ export function show(value) {
   const size = Math.abs(value);
   let [digits, power] = value.toExponential(2).split("e");
   if (value === 0 || (size >= 0.001 && size < 1e5)) [digits, power] = [size < 1000 ? +value.toPrecision(3) : Math.round(value), ""];
-  const raised = power && ` × 10${[...power.replace("+", "")].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("")}`;
-  return `${+digits}`.replace("-", "−") + raised;
+  return `${+digits}`.replace("-", "−") + (power && ` × ${raised(+power)}`);
 }
+
+const raised = (power) => (power ? `10${[...`${power}`].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("")}` : "1");
 
 /** Round values between `from` and `to`, about `count` of them; powers of ten when `log`. */
 export function ticks(from, to, count = 5, log = false) {
@@ -49,7 +50,7 @@ function drawing(svg, width, height, id) {
   const frames = [];
   /** Axes over `box` [left, top, width, height]; a scale is {from, to, label, log}; `bare`: only the coordinates. */
   function axes({ x, y, box = [0, 0, width, height], bare = false }) {
-    const room = bare ? [0, 0, 0, 0] : [3.1 * rem, 0.6 * rem, 0.7 * rem, 2.7 * rem]; // left, top, right, bottom
+    const room = bare ? [0, 0, 0, 0] : [2.6 * rem, 1.6 * rem, 0.8 * rem, 2.6 * rem]; // left, top, right, bottom
     const [left, top] = [box[0] + room[0], box[1] + room[1]];
     const [right, bottom] = [box[0] + box[2] - room[2], box[1] + box[3] - room[3]];
     const scale = ({ from, to, log }, start, end) => {
@@ -63,17 +64,17 @@ function drawing(svg, width, height, id) {
     const mark = `${id}-${frames.length}`;
     add("rect", { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) }, "", add("clipPath", { id: mark }));
     if (!bare) {
+      const name = (axis, v) => (axis.log ? raised(Math.round(Math.log10(v))) : show(v));
       for (const v of ticks(x.from, x.to, Math.max(2, (right - left) / (5 * rem)), x.log)) {
         add("line", { x1: atX(v), x2: atX(v), y1: top, y2: bottom, class: "grid" });
-        add("text", { x: atX(v), y: bottom + rem, "text-anchor": "middle" }, show(v));
+        add("text", { x: atX(v), y: bottom + rem, "text-anchor": "middle" }, name(x, v));
       }
       for (const v of ticks(y.from, y.to, Math.max(2, (bottom - top) / (3 * rem)), y.log)) {
         add("line", { x1: left, x2: right, y1: atY(v), y2: atY(v), class: "grid" });
-        add("text", { x: left - 0.4 * rem, y: atY(v) + 0.27 * rem, "text-anchor": "end" }, show(v));
+        add("text", { x: left - 0.4 * rem, y: atY(v) + 0.27 * rem, "text-anchor": "end" }, name(y, v));
       }
       add("text", { x: (left + right) / 2, y: bottom + 2.2 * rem, "text-anchor": "middle", class: "label" }, x.label ?? "");
-      const middle = (top + bottom) / 2, edge = box[0] + 0.8 * rem;
-      add("text", { x: edge, y: middle, "text-anchor": "middle", class: "label", transform: `rotate(-90 ${edge} ${middle})` }, y.label ?? "");
+      add("text", { x: box[0] + 0.2 * rem, y: box[1] + 0.9 * rem, class: "label" }, y.label ?? "");
     }
     const inside = add("g", { "clip-path": `url(#${mark})` });
     const put = (tag, attributes, tip) => {
@@ -81,15 +82,16 @@ function drawing(svg, width, height, id) {
       if (tip) add("title", {}, tip, element);
       return element;
     };
-    const path = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${atX(a).toFixed(1)} ${atY(b).toFixed(1)}`).join("");
+    const path = (points) => points.map((p, i) => (p ? `${points[i - 1] ? "L" : "M"}${atX(p[0]).toFixed(1)} ${atY(p[1]).toFixed(1)}` : "")).join("");
     const frame = {
       x: atX, y: atY, left, top, right, bottom,
       /** The values under a pixel, or null outside the axes. */
       under: (px, py) => (px < left || px > right || py < top || py > bottom ? null : [fromX(px), fromY(py)]),
+      /** A line through points; null among them is a gap. */
       line: (points, { color = "blue", width = 1.8, dash, opacity, fill = "none" } = {}) =>
         put("path", { d: path(points), fill: colour(fill), stroke: colour(color), "stroke-width": width, "stroke-dasharray": dash, opacity }),
-      dots: (points, { color = "blue", r = 3, tip } = {}) => points.forEach(([a, b], i) =>
-        put("circle", { cx: atX(a), cy: atY(b), r, fill: colour(color), stroke: "none" }, tip?.(i))),
+      dots: (points, { color = "blue", r = 3, ring, tip } = {}) => points.forEach(([a, b], i) =>
+        put("circle", { cx: atX(a), cy: atY(b), r, fill: ring ? "none" : colour(color), stroke: ring ? colour(color) : "none", "stroke-width": 2 }, tip?.(i))),
       cross: ([a, b], { color = "red", r = 5 } = {}) =>
         put("path", { d: `M${atX(a) - r} ${atY(b) - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: colour(color), "stroke-width": 2 }),
       /** A rectangle between two corners in values: bars, cells of a map. */
@@ -97,7 +99,7 @@ function drawing(svg, width, height, id) {
         x: Math.min(atX(a), atX(c)), y: Math.min(atY(b), atY(d)), width: Math.abs(atX(c) - atX(a)), height: Math.abs(atY(d) - atY(b)),
         fill: colour(color), "fill-opacity": opacity, stroke: colour(stroke) }, tip),
       text: ([a, b], words, { color = "ink", anchor = "start", dx = 0, dy = 0, bold } = {}) =>
-        put("text", { x: atX(a) + dx, y: atY(b) + dy, "text-anchor": anchor, fill: colour(color), "font-weight": bold ? 600 : undefined }).append(words),
+        put("text", { x: atX(a) + dx, y: atY(b) + dy, "text-anchor": anchor, style: `fill: ${colour(color)}`, "font-weight": bold ? 600 : undefined }).append(words),
       /** Grey values in [0, 1] (rows of columns, 1 is ink) as one picture between two corners. */
       picture: ([a, b], [c, d], rows, tip) => put("image", {
         x: Math.min(atX(a), atX(c)), y: Math.min(atY(b), atY(d)), width: Math.abs(atX(c) - atX(a)), height: Math.abs(atY(d) - atY(b)),
@@ -106,7 +108,20 @@ function drawing(svg, width, height, id) {
     frames.push(frame);
     return frame;
   }
-  return { width, height, rem, wide: width > 34 * rem, narrow: width < 26 * rem, axes, frames, add };
+  /** What the colours mean: [colour, words] in a row from `left`, its lines from `top` on. */
+  function legend(items, left = 0, top = 0) {
+    let [x, y] = [left, top + 0.8 * rem];
+    for (const [color, words] of items) {
+      const dot = add("circle", { r: 4, fill: colour(color) }), text = add("text", {}, words);
+      const wide = text.getComputedTextLength() + 1.9 * rem;
+      if (x > left && x + wide - 0.9 * rem > width) [x, y] = [left, y + 1.2 * rem];
+      set(dot, { cx: x + 4, cy: y - 4 });
+      set(text, { x: x + 0.8 * rem, y });
+      x += wide;
+    }
+    return y + 0.5 * rem; // where the next thing can stand
+  }
+  return { width, height, rem, legend, wide: width > 34 * rem, narrow: width < 26 * rem, axes, frames, add };
 }
 
 function grey(svg, rows) {
@@ -124,7 +139,7 @@ function grey(svg, rows) {
 
 // The controls of a figure: what the reader sets goes into the state, what changes the state shows in them.
 function control(spec, state, data, change, id) {
-  const label = html("label", { for: id }, spec.label ?? spec.button ?? "");
+  const label = html("label", { for: id }, spec.label ?? "");
   const value = html("output", { for: id });
   const listen = (input, read, event = "input") => input.addEventListener(event, () => change(spec.name, read()));
   const steps = spec.log ? 100 : spec.range && Math.round((spec.range[1] - spec.range[0]) / spec.step);
@@ -147,8 +162,8 @@ function control(spec, state, data, change, id) {
     }];
   } else if (spec.number) {
     const [min, max, step] = spec.number, input = html("input", { id, type: "number", min, max, step });
-    listen(input, () => clamp(+input.value || 0, spec.number), "change");
-    [box, sync] = [html("div", {}, label, input), () => { input.value = state[spec.name]; }];
+    listen(input, () => +(input.value = clamp(+input.value || 0, spec.number)), "change");
+    [box, sync] = [html("div", { class: "short" }, label, input), () => fill(input, state[spec.name])];
   } else if (spec.text !== undefined) {
     const input = html("input", { id, type: "text", maxlength: spec.text, autocomplete: "off", spellcheck: false });
     listen(input, () => input.value);
@@ -177,7 +192,7 @@ function player(spec, state, data, change, id, label, said) {
   let timer = 0;
   const last = () => spec.steps(state, data);
   const go = (to) => change(spec.name, clamp(to, [0, last()]));
-  const stop = () => { clearInterval(timer); timer = 0; show_(); };
+  const stop = () => { clearInterval(timer); timer = 0; name(); };
   const slider = html("input", { id, type: "range", min: 0, step: 1 });
   const value = html("output", { for: id });
   const back = button("One step back", "◀", () => { stop(); go(state[spec.name] - 1); });
@@ -185,18 +200,19 @@ function player(spec, state, data, change, id, label, said) {
     if (timer) return stop();
     if (state[spec.name] >= last()) go(0);
     timer = setInterval(() => { state[spec.name] >= last() || !play.isConnected ? stop() : go(state[spec.name] + 1); }, 1000 / (spec.rate ?? 8));
-    show_();
+    name();
   });
   const on = button("One step on", "▶", () => { stop(); go(state[spec.name] + 1); });
-  const show_ = () => { play.textContent = timer ? "Pause" : "Play"; play.setAttribute("aria-label", play.textContent); play.title = play.textContent; };
+  const name = () => { play.textContent = timer ? "Pause" : "Play"; play.setAttribute("aria-label", play.textContent); play.title = play.textContent; };
   slider.addEventListener("input", () => { stop(); go(+slider.value); });
-  show_();
+  name();
   const sync = () => {
     play.hidden = still.matches; // whoever wants no motion steps by hand
     slider.max = last();
     slider.value = state[spec.name];
-    value.textContent = `${said()} of ${last()}`;
-    slider.setAttribute("aria-valuetext", value.textContent);
+    const place = `${said()} of ${last()}`;
+    value.textContent = `${spec.label} ${place}`;
+    slider.setAttribute("aria-valuetext", place);
     back.disabled = state[spec.name] <= 0;
     on.disabled = state[spec.name] >= last();
   };

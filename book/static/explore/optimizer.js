@@ -62,7 +62,7 @@ export default {
     { name: "surface", label: "Surface", choice: data.surfaces.map((s, i) => [i, s.name]), value: 0 },
     { name: "method", label: "Optimizer", choice: data.methods.map((m) => [m, m]), value: "momentum" },
     { name: "lr", label: "Learning rate η", range: [1e-4, 1], log: true, value: data.surfaces[0].lr.momentum, shown: (s) => s.method !== "Newton" },
-    { name: "momentum", label: "Momentum μ, or β₁", range: [0, 0.99], step: 0.01, value: 0.9, shown: hasMomentum },
+    { name: "momentum", label: "Momentum μ, β₁", range: [0, 0.99], step: 0.01, value: 0.9, shown: hasMomentum },
     { name: "x", label: "Start x", number: [-10, 10, 0.1], value: data.surfaces[0].start[0] },
     { name: "y", label: "Start y", number: [-10, 10, 0.1], value: data.surfaces[0].start[1] },
     { button: "Keep for comparison", press: (state, data) => { state.kept = { path: run(state, data), name: `${state.method}, η = ${state.lr}` }; } },

@@ -1,0 +1,81 @@
+// A search through the layers of a small HNSW graph. tests/explore/test_hnsw.py holds it to groundup.vector_search.
+const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
+const better = (a, b) => b.score - a.score || a.row - b.row;
+
+/** The query above (x, y) on the unit sphere, in single precision as the index keeps it. */
+export const query = (x, y) => [x, y, Math.sqrt(Math.max(0, 1 - x * x - y * y))].map(Math.fround);
+
+/** Every row expanded, in order: its layer, the rows it was the first to compare, the beam after it; `stop` where a layer ends. */
+export function search({ points, layers, entry, k }, goal, width) {
+  const at = (row) => ({ row, score: dot(points[row], goal) });
+  const steps = [{ layer: layers.length - 1, row: entry, compared: [entry], beam: [entry], stop: false }];
+  let found = [at(entry)];
+  for (let layer = layers.length - 1; layer >= 0; layer--) {
+    const ef = layer ? 1 : Math.max(width, k), { rows, links } = layers[layer];
+    const seen = new Set(found.map((f) => f.row)), todo = [...found];
+    while (todo.length) {
+      const { row, score } = todo.sort(better).shift();
+      const stop = found.length >= ef && score < found.at(-1).score;
+      const compared = stop ? [] : links[rows.indexOf(row)].filter((other) => !seen.has(other));
+      for (const next of compared.map(at)) {
+        seen.add(next.row);
+        if (found.length >= ef && next.score <= found.at(-1).score) continue;
+        todo.push(next);
+        found = [...found, next].sort(better).slice(0, ef);
+      }
+      steps.push({ layer, row, compared, beam: found.map((f) => f.row), stop });
+      if (stop) break;
+    }
+  }
+  return steps;
+}
+
+/** The k rows nearest to the goal, by comparing all. */
+export const nearest = ({ points, k }, goal) =>
+  points.map((p, row) => ({ row, score: dot(p, goal) })).sort(better).slice(0, k).map((f) => f.row);
+
+const walk = ({ x, y, ef }, data) => search(data, query(x, y), ef);
+
+export default {
+  size: [34, 40],
+  label: "A walk through an HNSW graph",
+  controls: (data) => [
+    { name: "ef", label: "Beam, ef", range: [data.k, 40], step: 1, value: data.ef },
+    { name: "x", label: "Query, across", range: [-0.6, 0.6], step: 0.01, value: data.goal[0] },
+    { name: "y", label: "Query, up", range: [-0.6, 0.6], step: 0.01, value: data.goal[1] },
+    { name: "t", label: "Step", steps: (state, data) => walk(state, data).length - 1, rate: 2, value: 0 },
+  ],
+  changed(state, name, data) { state.t = Math.min(state.t, walk(state, data).length - 1); },
+  point(state, { at, pressed }, data) {
+    if (!at || !pressed) return;
+    [state.x, state.y] = at.map((v) => Math.round(Math.min(Math.max(v, -0.6), 0.6) * 100) / 100);
+    state.t = Math.min(state.t, walk(state, data).length - 1);
+  },
+  draw(plot, state, data) {
+    const steps = walk(state, data), done = steps.slice(0, state.t + 1), now = done.at(-1), top = data.layers.length - 1;
+    const start = plot.legend([["blue", "in the layer"], ["orange", "compared"], ["green", "in the beam"], ["purple", "expanded now"], ["red", "the query"]]);
+    const shown = plot.wide ? data.layers.map((_, i) => top - i) : [now.layer]; // on a phone, the layer the walk is in
+    const side = Math.min(plot.width / shown.length - 8, plot.height - start - 1.6 * plot.rem);
+    shown.forEach((layer, i) => {
+      const left = (plot.width / shown.length) * (i + 0.5) - side / 2, { rows, links } = data.layers[layer];
+      const here = done.filter((step) => step.layer === layer), place = (row) => data.points[row];
+      plot.add("text", { x: left + side / 2, y: start + 0.9 * plot.rem, "text-anchor": "middle", class: "label" }, `layer ${layer}: ${rows.length} points`);
+      const scale = { from: -0.63, to: 0.63 }, map = plot.axes({ x: scale, y: scale, box: [left, start + 1.5 * plot.rem, side, side], bare: true });
+      map.line(rows.flatMap((row, j) => links[j].filter((o) => row < o || !links[rows.indexOf(o)].includes(row)).flatMap((o) => [place(row), place(o), null])), { color: "grey", width: 0.5, opacity: 0.5 });
+      map.dots(rows.map(place), { color: "blue", r: layer ? 2.5 : 1.8 });
+      map.dots([...new Set(here.flatMap((step) => step.compared))].map(place), { color: "orange", r: 3 });
+      if (here.length) map.dots(here.at(-1).beam.map(place), { color: "green", r: 3.5 });
+      if (now.layer === layer) map.dots([place(now.row)], { color: "purple", r: 7, ring: true });
+      map.cross([state.x, state.y]);
+    });
+  },
+  describe(state, data) {
+    const steps = walk(state, data), done = steps.slice(0, state.t + 1), now = done.at(-1), last = state.t === steps.length - 1;
+    const compared = new Set(done.flatMap((step) => step.compared)).size, all = data.points.length;
+    const what = state.t === 0 ? `The walk enters at point ${now.row}.`
+      : now.stop ? `Point ${now.row} is worse than all ${now.beam.length} in the beam: this layer is done.`
+        : `Expands point ${now.row}, compares ${now.compared.length} new points, and keeps the best ${now.beam.length}.`;
+    const truth = nearest(data, query(state.x, state.y)), hits = truth.filter((row) => now.beam.slice(0, data.k).includes(row)).length;
+    return `Layer ${now.layer}. ${what} ${compared} of ${all} compared so far.${last ? ` The answer has ${hits} of the ${data.k} nearest.` : ""}`;
+  },
+};
