@@ -29,12 +29,12 @@ const count = (n) => n.toLocaleString("en");
 const price = (state, data) => data.prices[state.price];
 
 export default {
-  size: [40, 56],
+  size: [37, 56],
   label: "Decision threshold by cost",
   controls: (data) => [
     { name: "model", label: "Probabilities", choice: data.models.map((m, i) => [i, m.name]), value: 0 },
     { name: "curve", label: "Curve", choice: [["roc", "ROC"], ["pr", "precision–recall"]], value: "roc" },
-    { name: "price", label: "Missed incident costs", range: [0, data.prices.length - 1], step: 1, value: data.prices.indexOf(20), show: (i) => `${data.prices[i]} h` },
+    { name: "price", label: "A miss costs", range: [0, data.prices.length - 1], step: 1, value: data.prices.indexOf(20), show: (i) => `${data.prices[i]} h` },
     { name: "t", label: "Page at", range: [0, data.thresholds.length - 1], step: 1, value: formula(data, 1, 1), show: (i) => percent(data.thresholds[i]) },
     { button: "Take the formula’s", press: (state, data) => { state.t = formula(data, 1, price(state, data)); } },
     { button: "Take the cheapest", press: (state, data) => { state.t = cheapest(data.models[state.model], data, 1, price(state, data)); } },
@@ -54,6 +54,8 @@ export default {
     cost.line(x.map((v, i) => [v, hours(model, i)]), { color: "blue" });
     cost.dots([[x[best], hours(model, best)]], { color: "green", r: 5 });
     cost.dots([[x[state.t], hours(model, state.t)]], { color: "orange", r: 5 });
+    const key = [["this threshold", "orange"], ["the cheapest", "green"], ["other probabilities", "grey"]];
+    key.forEach(([words, color], i) => cost.text([x[0], 0.5], words, { color, bold: true, dx: 8, dy: (i - 2.5) * 1.1 * rem }));
     const roc = state.curve === "roc";
     const right = plot.axes({ x: { from: roc ? 1e-5 : 0, to: 1, log: roc, label: roc ? "false-positive rate" : "recall" }, y: { from: 0, to: 1, label: roc ? "recall" : "precision" }, box: boxes[1] });
     const place = (i) => { const j = at(model, i); return roc ? [Math.max(j.fpr, 1e-9), j.recall] : [j.recall, j.precision ?? 1]; };
