@@ -184,28 +184,26 @@ function control(spec, state, data, change, id) {
 
 // A place in a sequence: a slider, one step back and on, and play, which the reader starts.
 function player(spec, state, data, change, id, label, said) {
-  const button = (words, symbol, press) => {
-    const made = html("button", { type: "button", "aria-label": words, title: words }, symbol);
+  const button = (face, press, words) => {
+    const made = html("button", { type: "button", "aria-label": words, title: words }, face);
     made.addEventListener("click", press);
     return made;
   };
   let timer = 0;
   const last = () => spec.steps(state, data);
   const go = (to) => change(spec.name, clamp(to, [0, last()]));
-  const stop = () => { clearInterval(timer); timer = 0; name(); };
+  const stop = () => { clearInterval(timer); timer = 0; play.textContent = "Play"; };
   const slider = html("input", { id, type: "range", min: 0, step: 1 });
   const value = html("output", { for: id });
-  const back = button("One step back", "◀", () => { stop(); go(state[spec.name] - 1); });
-  const play = button("Play", "", () => {
+  const back = button("◀", () => { stop(); go(state[spec.name] - 1); }, "One step back");
+  const play = button("Play", () => {
     if (timer) return stop();
     if (state[spec.name] >= last()) go(0);
     timer = setInterval(() => { state[spec.name] >= last() || !play.isConnected ? stop() : go(state[spec.name] + 1); }, 1000 / (spec.rate ?? 8));
-    name();
+    play.textContent = "Pause";
   });
-  const on = button("One step on", "▶", () => { stop(); go(state[spec.name] + 1); });
-  const name = () => { play.textContent = timer ? "Pause" : "Play"; play.setAttribute("aria-label", play.textContent); play.title = play.textContent; };
+  const on = button("▶", () => { stop(); go(state[spec.name] + 1); }, "One step on");
   slider.addEventListener("input", () => { stop(); go(+slider.value); });
-  name();
   const sync = () => {
     play.hidden = still.matches; // whoever wants no motion steps by hand
     slider.max = last();
@@ -213,8 +211,8 @@ function player(spec, state, data, change, id, label, said) {
     const place = `${said()} of ${last()}`;
     value.textContent = `${spec.label} ${place}`;
     slider.setAttribute("aria-valuetext", place);
-    back.disabled = state[spec.name] <= 0;
-    on.disabled = state[spec.name] >= last();
+    back.setAttribute("aria-disabled", state[spec.name] <= 0); // disabled would lose the focus
+    on.setAttribute("aria-disabled", state[spec.name] >= last());
   };
   return { box: html("div", { class: "player" }, back, play, on, label, slider, value), sync, stop };
 }
@@ -262,14 +260,18 @@ async function start(box, number) {
   const ui = html("div", { class: "live", role: "group", "aria-label": figure.label }, html("div", { class: "controls" }, ...others, reset), stage, ...players, says, heard);
   if (figure.point) {
     svg.classList.add("pointed");
-    const point = (event) => {
+    const point = (event, pressed) => {
       const place = svg.getBoundingClientRect(), [px, py] = [event.clientX - place.left, event.clientY - place.top];
       const frame = plot.frames.findIndex((f) => f.under(px, py));
-      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed: event.buttons === 1, px, py }, data);
+      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed, px, py }, data);
       refresh();
     };
-    svg.addEventListener("pointerdown", point);
-    svg.addEventListener("pointermove", (event) => { if (event.buttons === 1 || figure.hovers) point(event); });
+    svg.addEventListener("click", (event) => point(event, true));
+    svg.addEventListener("pointermove", (event) => { // a finger that moves scrolls the page
+      const drags = event.buttons === 1 && event.pointerType !== "touch";
+      if (drags || figure.hovers) point(event, drags);
+    });
+    if (figure.hovers) svg.addEventListener("pointerleave", (event) => point(event, false));
   }
   box.append(ui);
   box.classList.add("moved");
