@@ -259,13 +259,16 @@ async function start(box, number) {
   const others = controls.map((c) => c.box).filter((c) => !players.includes(c));
   const ui = html("div", { class: "live", role: "group", "aria-label": figure.label }, html("div", { class: "controls" }, ...others, reset), stage, ...players, says, heard);
   if (figure.point) {
+    let first = false; // of what a press brings: whoever drags takes something up with it
     svg.classList.add("pointed");
     const point = (event, pressed) => {
       const place = svg.getBoundingClientRect(), [px, py] = [event.clientX - place.left, event.clientY - place.top];
       const frame = plot.frames.findIndex((f) => f.under(px, py));
-      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed, px, py }, data);
+      figure.point(state, { frame, at: plot.frames[frame]?.under(px, py), pressed, first, px, py }, data);
+      if (pressed) first = false;
       refresh();
     };
+    svg.addEventListener("pointerdown", () => { first = true; });
     svg.addEventListener("click", (event) => point(event, true));
     svg.addEventListener("pointermove", (event) => { // a finger that moves scrolls the page
       const drags = event.buttons === 1 && event.pointerType !== "touch";

@@ -112,10 +112,10 @@ export default {
       move(state, data, place);
     } else settle(state, data);
   },
-  point(state, { frame, at, pressed, down }, data) {
+  point(state, { frame, at, pressed, first }, data) {
     const scaled = (p) => p.map((v, i) => share(v, data.sets[state.set].window[i]));
     if (frame !== 0 || !pressed) return;
-    if (down) [state.centre] = assign([scaled(at)], path(state, data)[state.t].centers.map(scaled)); // the nearest as it looks
+    if (first) [state.centre] = assign([scaled(at)], path(state, data)[state.t].centers.map(scaled)); // the nearest as it looks
     move(state, data, at);
   },
   draw(plot, state, data) {
