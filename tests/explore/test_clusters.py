@@ -33,7 +33,7 @@ def close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_k_means_takes_the_same_steps(seed):
     X, start = case(seed)
     (found,) = run("clusters", [["lloyd", X.tolist(), start.tolist()]])
@@ -50,20 +50,22 @@ def test_k_means_takes_the_same_steps(seed):
 
 
 @pytest.mark.parametrize("floor", [1e-6, 0.5])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_the_mixture_takes_the_same_steps(seed, floor):
     X, start = case(seed)
     (found,) = run("clusters", [["em", X.tolist(), start.tolist(), floor, 1e-6, 40]])
     whole = GaussianMixture(len(start), floor=floor, iterations=40).fit(X, start)
     assert len(found) == len(whole.history_) + 1
     close([step["value"] for step in found[1:]], whole.history_ / len(X))
-    for steps in {1, 2, 5, len(found) - 1} & set(range(len(found))):
+    chosen = sorted({1, 2, 5, len(found) - 1} & set(range(len(found))))
+    densities = run("clusters", [["expect", X.tolist(), found[steps]["parts"]] for steps in chosen])
+    for steps, expected in zip(chosen, densities):
         so_far = GaussianMixture(len(start), floor=floor, iterations=steps, tol=0).fit(X, start)
         parts = found[steps]["parts"]
         close([part["weight"] for part in parts], so_far.weights_)
         close(found[steps]["centers"], so_far.means_)
         close([[[a, b], [b, c]] for a, b, c in (part["covariance"] for part in parts)], so_far.covariances_)
-        close(run("clusters", [["expect", X.tolist(), parts]])[0]["density"], so_far.score_samples(X))
+        close(expected["density"], so_far.score_samples(X))
         sure = np.sort(so_far.predict_proba(X), axis=1)
         clear = sure[:, -1] - sure[:, -2] > 1e-6 if len(start) > 1 else np.ones(len(X), bool)
         assert (np.array(found[steps]["labels"]) == so_far.predict(X))[clear].all()
