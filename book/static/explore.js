@@ -145,7 +145,7 @@ function control(spec, state, data, change, id) {
   const steps = spec.log ? 100 : spec.range && Math.round((spec.range[1] - spec.range[0]) / spec.step);
   const toPlace = (v) => (spec.log ? (steps * Math.log(v / spec.range[0])) / Math.log(spec.range[1] / spec.range[0]) : (v - spec.range[0]) / spec.step);
   const toValue = (place) => (spec.log ? +(spec.range[0] * (spec.range[1] / spec.range[0]) ** (place / steps)).toPrecision(2) : +(spec.range[0] + place * spec.step).toPrecision(12));
-  const said = () => `${spec.show ? spec.show(state[spec.name], state, data) : show(state[spec.name])}${spec.unit ? ` ${spec.unit}` : ""}`;
+  const said = (value = state[spec.name]) => `${spec.show ? spec.show(value, state, data) : show(value)}${spec.unit ? ` ${spec.unit}` : ""}`;
   const fill = (input, text) => { if (input.value !== `${text}` && document.activeElement !== input) input.value = text; };
   let box, sync;
   if (spec.choice) {
@@ -208,7 +208,7 @@ function player(spec, state, data, change, id, label, said) {
     play.hidden = still.matches; // whoever wants no motion steps by hand
     slider.max = last();
     slider.value = state[spec.name];
-    const place = `${said()} of ${last()}`;
+    const place = `${said()} of ${said(last())}`;
     value.textContent = `${spec.label} ${place}`;
     slider.setAttribute("aria-valuetext", place);
     back.setAttribute("aria-disabled", state[spec.name] <= 0); // disabled would lose the focus

@@ -40,11 +40,16 @@ export default {
   size: [34, 40],
   label: "A walk through an HNSW graph",
   controls: (data) => [
-    { name: "ef", label: "Beam, ef", range: [data.k, 40], step: 1, value: data.ef },
+    { name: "ef", label: "Beam, ef", range: [1, 40], step: 1, value: data.ef },
     { name: "x", label: "Query, across", range: [-0.6, 0.6], step: 0.01, value: data.goal[0] },
     { name: "y", label: "Query, up", range: [-0.6, 0.6], step: 0.01, value: data.goal[1] },
+    { button: "One that ef = 1 misses", press(state, { hard }) {
+      [state.x, state.y] = hard[state.next++ % hard.length];
+      [state.ef, state.t] = [1, 0];
+    } },
     { name: "t", label: "Step", steps: (state, data) => walk(state, data).length - 1, rate: 2, value: 0 },
   ],
+  state: () => ({ next: 0 }),
   changed(state, name, data) { state.t = Math.min(state.t, walk(state, data).length - 1); },
   point(state, { at, pressed }, data) {
     if (!at || !pressed) return;
@@ -75,7 +80,7 @@ export default {
     const what = state.t === 0 ? `The walk enters at point ${now.row}.`
       : now.stop ? `Point ${now.row} is worse than all ${now.beam.length} in the beam: this layer is done.`
         : `Expands point ${now.row}, compares ${now.compared.length} new points, and keeps the best ${now.beam.length}.`;
-    const truth = nearest(data, query(state.x, state.y)), hits = truth.filter((row) => now.beam.slice(0, data.k).includes(row)).length;
-    return `Layer ${now.layer}. ${what} ${compared} of ${all} compared so far.${last ? ` The answer has ${hits} of the ${data.k} nearest.` : ""}`;
+    const [truth] = nearest(data, query(state.x, state.y)), hit = now.beam[0] === truth;
+    return `Layer ${now.layer}. ${what} ${compared} of ${all} compared so far.${last ? (hit ? " The answer is the nearest of all." : ` The answer is wrong: a dead end; the nearest is point ${truth}.`) : ""}`;
   },
 };
