@@ -236,7 +236,7 @@ async function start(box, number) {
     try {
       svg.replaceChildren();
       set(svg, { viewBox: `0 0 ${width} ${height}`, width, height });
-      plot = drawing(svg, width, height, id);
+      plot = drawing(svg, width, height, `${id}-clip`);
       figure.draw(plot, state, data);
       says.textContent = figure.describe(state, data, show);
     } catch (error) { fail(box, error); }
