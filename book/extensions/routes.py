@@ -11,7 +11,6 @@ Which chapters a route takes is computed from the cards, and every time from wha
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,9 @@ class Routes(SphinxDirective):
             raise ValueError("write a list of routes, each with name, to and about")
         for route in routes:
             if odd := sorted(route.keys() ^ KEYS - ({"to"} - route.keys())):
-                raise ValueError(f"{route.get('name', 'a route')}: {', '.join(odd)} missing or unknown; the keys are name, to, about")
+                raise ValueError(
+                    f"{route.get('name', 'a route')}: {', '.join(odd)} missing or unknown; the keys are name, to, about"
+                )
             for target in route.get("to", ()):
                 if not Path(self.env.srcdir, f"chapters/{target}.md").is_file():
                     raise ValueError(
@@ -100,9 +101,13 @@ def _routes(app: Sphinx, docname: str, node: Any) -> list[nodes.Node]:
             nodes.rubric("", route["name"], classes=["route-name"]),
             nodes.paragraph("", route["about"]),
             times,
-            nodes.raw("", f'<details><summary>{chapters}</summary>', format="html"),
+            nodes.raw("", f"<details><summary>{chapters}</summary>", format="html"),
             items,
-            nodes.raw("", f'</details><div class="choose" data-route="{slug}" data-chapters="{" ".join(names)}"></div>', format="html"),
+            nodes.raw(
+                "",
+                f'</details><div class="choose" data-route="{slug}" data-chapters="{" ".join(names)}"></div>',
+                format="html",
+            ),
             classes=["route"],
         )
     return [box]
