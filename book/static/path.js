@@ -32,7 +32,7 @@
     const needed = name ? follow(name, "to", "from") : new Set(), needing = name ? follow(name, "from", "to") : new Set();
     map.classList.toggle("pointing", Boolean(name));
     for (const [other, node] of nodes) {
-      node.classList.toggle("here", other === name);
+      node.classList.toggle("pointed", other === name);
       node.classList.toggle("needed", needed.has(other));
       node.classList.toggle("needing", needing.has(other));
     }
@@ -85,15 +85,15 @@
   const labels = new Map([...nodes].map(([name, node]) => [name, node.getAttribute("aria-label")]));
   const onMap = (name, passed, total) => {
     const node = nodes.get(name), { x, y, width, height } = find("rect", node), at = (length) => length.baseVal.value;
-    all(".mark", node).forEach((mark) => mark.remove());
+    all(".badge", node).forEach((badge) => badge.remove());
     if (passed) {
       const length = (at(width) - 14) * passed / total;
-      draw(node, "path", { class: "mark share", d: `M${at(x) + 7} ${at(y) + at(height) - 4}h${length}` });
+      draw(node, "path", { class: "badge share", d: `M${at(x) + 7} ${at(y) + at(height) - 4}h${length}` });
     }
     if (book.isRead(name)) {
       const cx = at(x) + at(width) - 2, cy = at(y) + 2;
-      draw(node, "circle", { class: "mark disc", cx, cy, r: 8 });
-      draw(node, "path", { class: "mark tick", d: `M${cx - 3.6} ${cy + 0.2}l2.6 2.7 4.6-5.4` });
+      draw(node, "circle", { class: "badge disc", cx, cy, r: 8 });
+      draw(node, "path", { class: "badge tick", d: `M${cx - 3.6} ${cy + 0.2}l2.6 2.7 4.6-5.4` });
     }
     node.classList.toggle("read", book.isRead(name));
     node.setAttribute("aria-label", labels.get(name) + (book.isRead(name) ? ", read" : "") + (passed ? `, ${passed} of ${total} exercises passed` : ""));

@@ -89,7 +89,7 @@ const book = (() => {
 
 // The contents mark what is read; the current chapter's exercises say how many are passed.
 {
-  const links = all("#nav a").map((link) => [link, book.chapterOf(link)]).filter(([, name]) => name);
+  const links = all("#nav li a").map((link) => [link, book.chapterOf(link)]).filter(([, name]) => name);
   const here = document.body.dataset.chapter, exercises = here ? JSON.parse(document.body.dataset.checks) : [];
   const below = here && all("#nav li li a").find((link) => /\/exercises\//.test(new URL(link.href).pathname));
   const note = (link, text) => {
