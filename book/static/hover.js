@@ -1,7 +1,7 @@
 // A term shows its definition, a citation its source, on hover and on focus; Escape, or going away, puts it back.
 // Definitions are read from the glossary's own page when the first is wanted; a citation's source is its link's title.
 {
-  const WORDS = 'article a[href*="#term-"], article a[href*="bibliography.html#"]';
+  const WORDS = 'article a:not(.headerlink)[href*="#term-"], article a[href*="bibliography.html#"]';
   const card = document.createElement("div");
   card.className = "definition";
   card.id = "definition";
