@@ -54,8 +54,9 @@ ENVIRONMENT = {
 def environment(book: Book, **more: str) -> dict[str, str]:
     """The environment of a kernel that runs a notebook of `book`."""
     path = [str(book.root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    ours = {name: value for name, value in os.environ.items() if name != "GROUNDUP_PROGRESS"}  # the reader's alone
     return {
-        **os.environ,
+        **ours,
         **ENVIRONMENT,
         "PYTHONPATH": os.pathsep.join(path),
         "GROUNDUP_ARTIFACTS": str(book.build / "artifacts"),

@@ -184,6 +184,19 @@ def parse(notebook: Notebook) -> list[Exercise]:
     return [exercise for exercise in found if exercise.options]
 
 
+def checks(notebook: Notebook) -> list[list[str]]:
+    """For each exercise of a notebook the names of its checks, as a check shows them."""
+    return [
+        [
+            node.name.removeprefix("check_").replace("_", " ")
+            for cell in exercise.cells
+            for node in cell.tree(notebook.file).body
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
+        ]
+        for exercise in parse(notebook)
+    ]
+
+
 def rule_problems(solution: Notebook, exported_names: dict[str, set[str]]) -> Iterator[str]:
     """Breaches of the rules for exercises and checks, each with its place and remedy."""
     if not solution.title.startswith("Solutions: "):

@@ -97,5 +97,6 @@ def lab(root: Path, port: int | None = None, browser: bool = True) -> NoReturn:
     # The repository on the path: `from groundup import …` works in every folder.
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "JUPYTER_PLATFORM_DIRS": "1"}
+    environment["GROUNDUP_PROGRESS"] = str(root / "progress.json")  # which checks passed: see groundup.checks
     print(f"JupyterLab: {address}  (Ctrl-C stops)", flush=True)
     os.execve(arguments[0], arguments, environment)  # signals and the exit code are JupyterLab's own

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import threading
+
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
-from groundup.checks import MIME, CheckFailed, accepts, call, check, ensure, rejects
+from book import execution, lab, press
+from groundup.checks import MIME, CheckFailed, accepts, call, check, ensure, record, rejects
 
 
 @check(first_step="multiply by two")
@@ -122,3 +128,85 @@ def test_ensure_takes_numpy_truth():
     ensure(np.bool_(True), "no")
     with pytest.raises(CheckFailed, match="no"):
         ensure(np.bool_(False), "no")
+
+
+# What passed, for the front page of the book
+
+
+def test_progress_gathers_what_passed(tmp_path):
+    file = tmp_path / "progress.json"
+    for chapter, name in (("b/two", "z"), ("a/one", "é"), ("b/two", "a"), ("b/two", "z")):
+        record(file, chapter, name)
+    assert json.loads(file.read_text(encoding="utf-8")) == {
+        "passed": {"a/one": ["é"], "b/two": ["a", "z"]}, "format": "ai-from-the-ground-up/progress", "version": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", '{"passed": 3}', '{"passed": {"a/one": null}}'])
+def test_progress_that_cannot_be_understood_is_kept_aside(tmp_path, broken):
+    file = tmp_path / "progress.json"
+    file.write_text(broken)
+    record(file, "a/one", "x")
+    assert json.loads(file.read_text())["passed"] == {"a/one": ["x"]}
+    assert (tmp_path / "progress.json.broken").read_text() == broken
+
+
+def test_notebooks_that_run_at_once_lose_nothing(tmp_path):
+    file = tmp_path / "progress.json"
+    names = [str(i) for i in range(40)]
+    threads = [threading.Thread(target=record, args=(file, "a/one", name)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert json.loads(file.read_text())["passed"]["a/one"] == sorted(names)
+
+
+CELLS = """\
+from groundup.checks import check, ensure
+@check(first_step="begin")
+def check_is_one(x):
+    ensure(x == 1, "no")
+for answer in (..., 2, 1):
+    check_is_one(answer)
+@check(first_step="begin")
+def check_never(x):
+    ensure(False, "no")
+check_never(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("session", "found"),
+    [
+        ("/somewhere/exercises/part/slug.md", {"part/slug": ["is one"]}),
+        ("exercises/part/slug.ipynb", {"part/slug": ["is one"]}),
+        ("/somewhere/solutions/part/slug.md", None),
+        ("/somewhere/scratch.ipynb", None),
+        ("", None),
+    ],
+)
+def test_a_kernel_of_the_lab_records_what_passes_in_exercises(small, monkeypatch, session, found):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELLS)])
+    file = small.root / "progress.json"
+    environment = {**execution.environment(small), "JPY_SESSION_NAME": session, "GROUNDUP_PROGRESS": str(file)}
+    NotebookClient(notebook, kernel_name="python3").execute(env=environment)
+    outcomes = [output.data[MIME]["status"] for output in notebook.cells[0].outputs]
+    assert outcomes == ["unsolved", "failed", "passed", "failed"], "what is shown is as it was"
+    assert (json.loads(file.read_text())["passed"] if file.exists() else None) == found
+
+
+def test_the_press_records_nothing(small, monkeypatch):
+    file = small.root / "progress.json"
+    monkeypatch.setenv("GROUNDUP_PROGRESS", str(file))  # as in a terminal of JupyterLab
+    monkeypatch.setenv("JPY_SESSION_NAME", "exercises/one/adding.md")
+    press.prepare(small)
+    execution.execute(small, small.of("solutions"), quiet=True)
+    assert execution.records(small)["solutions/one/adding"]["checks"]["passed"] and not file.exists()
+
+
+def test_the_lab_names_the_file(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(lab.os, "execve", lambda program, arguments, environment: said.append(environment))
+    lab.lab(tmp_path, lab.free_port(), browser=False)
+    assert said[0]["GROUNDUP_PROGRESS"] == str(tmp_path / "progress.json")

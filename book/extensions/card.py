@@ -30,10 +30,10 @@ SECONDS_A_CODE_LINE = 3
 SECONDS_A_FORMULA = 10
 
 
-def minutes_to_read(doctree: nodes.document) -> int:
-    """Minutes that the prose, visible code and display formulas of `doctree` take, at least one."""
+def seconds_to_read(part: nodes.Element) -> float:
+    """Seconds that the prose, visible code and display formulas of a page or section take."""
     words = lines = formulas = 0
-    for node in doctree.findall():
+    for node in part.findall():
         if isinstance(node, nodes.paragraph):
             words += len(node.astext().split())
         elif isinstance(node, nodes.container) and node.get("nb_element") == "cell_code_source":
@@ -42,8 +42,12 @@ def minutes_to_read(doctree: nodes.document) -> int:
             lines += sum(bool(line.strip()) for line in node.astext().splitlines())
         elif isinstance(node, nodes.math_block):
             formulas += 1
-    seconds = 60 * words / WORDS_A_MINUTE + SECONDS_A_CODE_LINE * lines + SECONDS_A_FORMULA * formulas
-    return max(1, round(seconds / 60))
+    return 60 * words / WORDS_A_MINUTE + SECONDS_A_CODE_LINE * lines + SECONDS_A_FORMULA * formulas
+
+
+def minutes_to_read(doctree: nodes.document) -> int:
+    """The same for a whole page, in minutes, at least one."""
+    return max(1, round(seconds_to_read(doctree) / 60))
 
 
 def inline(app: Sphinx, text: str) -> list[nodes.Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
+from book.extensions import progress
 from book.extensions.path import children, parts
-from book.notebooks import Notebook
+from book.notebooks import KINDS, Notebook
 
 TEMPLATES = Path(__file__).parent / "templates"
 BELOW = {"exercises": "Exercises", "solutions": "Solutions"}
@@ -67,6 +69,9 @@ def _context(app: Sphinx, pagename: str, templatename: str, context: dict, doctr
     context["book_description"] = _description(app, pagename)
     context["book_home"] = app.builder.get_relative_uri(pagename, app.config.root_doc)
     context["book_is_home"] = pagename == app.config.root_doc
+    kind, _, name = pagename.partition("/")
+    context["book_chapter"] = name if kind in KINDS else ""
+    context["book_checks"] = json.dumps(progress.checks(app, name)) if kind in KINDS else ""
 
 
 def _description(app: Sphinx, pagename: str) -> str:
