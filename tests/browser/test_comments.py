@@ -18,7 +18,7 @@ from test_pages import theme, violations
 
 from book import server
 from book.comments.settings import Giscus, Settings
-from book.testing import process_serving, served
+from book.testing import served, serving
 from built import ROOT, SITE, page_names
 
 #: the page that the tests comment on: the lightest, for they open it a hundred times
@@ -45,7 +45,7 @@ def pages(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def site(pages, tmp_path, request) -> str:
-    """The address of a server of its own for each test; parametrize it with options of `book.testing.serving`."""
+    """The address of a server of its own for each test; parametrize it with options of `book.trial.serve`."""
     options = {"ticket_from": 0, "limits": False, **getattr(request, "param", {})}
     with served(pages, tmp_path / "data", **options) as address:
         yield address
@@ -534,14 +534,14 @@ def test_an_answer_that_is_lost_makes_no_duplicate(read):
 
 def test_gone_and_back(pages, tmp_path, open_page, browser):
     options = {"ticket_from": 0, "limits": False}
-    with process_serving(pages, tmp_path / "kept", **options) as (address, process):
+    with serving(pages, tmp_path / "kept", **options) as running:
         page = browser.new_context().new_page()
         page.set_default_timeout(8000)
-        page.goto(f"{address}/{PAGE}.html")
+        page.goto(f"{running.address}/{PAGE}.html")
         expect(page.locator(".write")).to_be_visible()
         found = begin(page, "Written while it was gone")
-        process.kill()
-        process.wait()
+        running.process.kill()
+        running.process.wait()
         found.locator(".send").click()
         expect(said(page)).to_contain_text("The server cannot be reached. Send it again in a moment. What you wrote is kept.")
         page.context.set_offline(True)
@@ -549,7 +549,7 @@ def test_gone_and_back(pages, tmp_path, open_page, browser):
         expect(said(page)).to_contain_text("You are offline.")
         page.context.set_offline(False)
         expect(found.locator("textarea")).to_have_value("Written while it was gone")
-    with served(pages, tmp_path / "kept", port=int(address.rsplit(":", 1)[1]), **options):
+    with served(pages, tmp_path / "kept", port=int(running.address.rsplit(":", 1)[1]), **options):
         found.locator(".send").click()
         expect(page.locator(".thread .comment .text")).to_have_text("Written while it was gone")
         assert kept(page) == {}
@@ -826,7 +826,7 @@ WIDGET = "<p id=heard></p><script>addEventListener('message', e => { document.ge
 
 
 @contextlib.contextmanager
-def serving(folder: Path, csp):
+def with_policy(folder: Path, csp):
     app = server.make_app(folder, csp=csp)
     running = uvicorn.Server(uvicorn.Config(app, log_level="error", port=0))
     sock = server.listen("127.0.0.1", 0)
@@ -851,7 +851,7 @@ def with_giscus(pages, tmp_path) -> Path:
 
 def test_giscus_comes_when_the_reader_does_and_follows_the_theme(with_giscus, browser):
     settings = Settings("giscus", "auto", Giscus("o/r", "R_1", "C", "D_1"))
-    with serving(with_giscus, settings.csp()) as address:
+    with with_policy(with_giscus, settings.csp()) as address:
         page = browser.new_context(color_scheme="light").new_page()
         problems, foreign = [], []
         page.on("console", lambda m: m.type == "error" and problems.append(m.text))
@@ -874,7 +874,7 @@ def test_giscus_comes_when_the_reader_does_and_follows_the_theme(with_giscus, br
 
 def test_giscus_is_not_allowed_unless_it_was_chosen(with_giscus, browser):
     assert Settings("embedded").csp() == {} == Settings("giscus").csp()
-    with serving(with_giscus, {}) as address:
+    with with_policy(with_giscus, {}) as address:
         page = browser.new_context().new_page()
         foreign = []
         page.route("https://giscus.app/**", lambda route: (foreign.append(route.request.url), route.abort()))
