@@ -14,7 +14,7 @@ def parts(page, box) -> tuple[float, float, float, float]:
     """Noise, bias², variance and their sum, as the figure says them."""
     settle(page)
     text = look(box)[1].replace(" × 10⁻", "e-").translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789"))
-    return tuple(float(v) for v in re.search(r"noise (\S+) \+ bias² (\S+) \+ variance (\S+) = ([\d.]+)", text).groups())
+    return tuple(float(v) for v in re.search(r"noise (\S+) \+ bias2 (\S+) \+ variance (\S+) = ([\d.]+)", text).groups())
 
 
 def test_degree_and_penalty_trade_bias_for_variance(open_page):
@@ -35,7 +35,7 @@ def test_degree_and_penalty_trade_bias_for_variance(open_page):
     assert parts(page, box)[1:] == pytest.approx((stiff[1], stiff[2] / 0.09, 1 + stiff[1] + stiff[2] / 0.09), rel=0.01)
     box.get_by_label("Error against").select_option("penalty")
     settle(page)
-    assert "penalty α" in box.locator("svg .label").all_inner_texts()
+    assert "penalty α" in box.locator("svg .label").all_text_contents()
     assert page.problems == []
 
 

@@ -60,7 +60,7 @@ def test_cells_add_up_and_a_press_sets_the_threshold(open_page):
     assert cells()[2] < 10 and "hours a week" in look(box)[1]
     box.get_by_label("Curve").select_option("pr")
     settle(page)
-    assert "precision" in box.locator("svg .label").all_inner_texts()
+    assert "precision" in box.locator("svg .label").all_text_contents()
     assert page.problems == []
 
 

@@ -83,7 +83,7 @@ export default {
     const alpha = data.penalties[state.penalty], { bias, variance } = split(data, fitted(data, state.degree, alpha), state.sigma), sum = (p) => p.bias + p.variance;
     const all = Array.from({ length: 16 }, (_, d) => sum(split(data, fitted(data, d, alpha), state.sigma))), best = all.indexOf(Math.min(...all));
     const along = data.penalties.map((a) => sum(split(data, fitted(data, state.degree, a), state.sigma))), weight = along.indexOf(Math.min(...along));
-    return `Degree ${state.degree}, penalty ${strength(alpha)}: noise ${show(state.sigma ** 2)} + bias² ${show(bias)} + variance ${show(variance)} = ${show(state.sigma ** 2 + bias + variance)}, `
-      + `the expected error on new data. Least at this penalty with degree ${best}; at this degree with penalty ${strength(data.penalties[weight])}.`;
+    return `Degree ${state.degree}, ${alpha ? `penalty ${alpha}` : "no penalty"}: noise ${show(state.sigma ** 2)} + bias² ${show(bias)} + variance ${show(variance)} = ${show(state.sigma ** 2 + bias + variance)}, `
+      + `the expected error on new data. Least at this penalty with degree ${best}; at this degree with ${weight ? `penalty ${data.penalties[weight]}` : "none"}.`;
   },
 };
