@@ -21,6 +21,8 @@ from book.comments.settings import Giscus, Settings
 from book.testing import served, serving
 from built import ROOT, SITE, page_names
 
+expect.set_options(timeout=20_000)  # a busy machine is not a failure
+
 #: the page that the tests comment on: the lightest, for they open it a hundred times
 PAGE = min(
     (name.removesuffix(".html") for name in page_names() if name.startswith("exercises/")),
@@ -57,7 +59,7 @@ def read(open_page):
 
     def opened(fragment: str = "", page: str = PAGE, **options) -> Page:
         opened = open_page(f"{page}.html{fragment}", **options)
-        opened.set_default_timeout(8000)
+        opened.set_default_timeout(20_000)
         expect(opened.locator(".comments .new")).to_be_attached()
         return opened
 
@@ -536,7 +538,7 @@ def test_gone_and_back(pages, tmp_path, open_page, browser):
     options = {"ticket_from": 0, "limits": False}
     with serving(pages, tmp_path / "kept", **options) as running:
         page = browser.new_context().new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(20_000)
         page.goto(f"{running.address}/{PAGE}.html")
         expect(page.locator(".write")).to_be_visible()
         found = begin(page, "Written while it was gone")
