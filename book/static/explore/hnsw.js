@@ -47,7 +47,7 @@ export default {
       [state.x, state.y] = hard[state.next++ % hard.length];
       [state.ef, state.t] = [1, 0];
     } },
-    { name: "t", label: "Step", steps: (state, data) => walk(state, data).length - 1, rate: 2, value: 0 },
+    { name: "t", label: "Step", steps: (state, data) => walk(state, data).length - 1, rate: 2, value: 9 },
   ],
   state: () => ({ next: 0 }),
   changed(state, name, data) { state.t = Math.min(state.t, walk(state, data).length - 1); },
