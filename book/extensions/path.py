@@ -120,7 +120,7 @@ def _box(box: graph.Box, drawing: graph.Drawing, titles: dict[str, str], uri: st
     above = [titles[one] for one, below in drawing.lines if below == box.name]
     label = titles[box.name] + (f", needs {', '.join(above)}" if above else ", needs nothing")
     x, y = box.x - box.width / 2, box.y - box.height / 2
-    text = " ".join(  # the space is for those who hear it
+    text = '<tspan font-size="0"> </tspan>'.join(  # a space for those who hear it, of no width
         f'<tspan x="{box.x:g}" y="{box.y + 5 + graph.LINE * (i - (len(box.lines) - 1) / 2):g}">{escape(line)}</tspan>'
         for i, line in enumerate(box.lines)
     )
