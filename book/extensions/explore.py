@@ -81,7 +81,7 @@ def visit(self, node: explorable) -> None:
     """Write the data's file, and the opening tag that names it."""
     app, here = self.builder.app, self.builder.current_docname
     data, module = node["data"].encode(), _module(node["kind"])
-    name = f"{FOLDER}/{here.rsplit('/', 1)[-1]}-{node['place']}.json"
+    name = f"{FOLDER}/{here.replace('/', '-')}-{node['place']}.json"
     file = Path(app.outdir, "_static", name)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)

@@ -47,7 +47,7 @@ export default {
       [state.x, state.y] = hard[state.next++ % hard.length];
       [state.ef, state.t] = [1, 0];
     } },
-    { name: "t", label: "Step", steps: (state, data) => walk(state, data).length - 1, rate: 2, value: 0 },
+    { name: "t", label: "Step", steps: (state, data) => walk(state, data).length - 1, rate: 2, value: 9 },
   ],
   state: () => ({ next: 0 }),
   changed(state, name, data) { state.t = Math.min(state.t, walk(state, data).length - 1); },
@@ -59,20 +59,25 @@ export default {
   draw(plot, state, data) {
     const steps = walk(state, data), done = steps.slice(0, state.t + 1), now = done.at(-1), top = data.layers.length - 1;
     const start = plot.legend([["blue", "in the layer"], ["orange", "compared"], ["green", "in the beam"], ["purple", "expanded now"], ["red", "the query"]]);
-    const shown = plot.wide ? data.layers.map((_, i) => top - i) : [now.layer]; // on a phone, the layer the walk is in
-    const side = Math.min(plot.width / shown.length - 8, plot.height - start - 1.6 * plot.rem);
-    shown.forEach((layer, i) => {
-      const left = (plot.width / shown.length) * (i + 0.5) - side / 2, { rows, links } = data.layers[layer];
-      const here = done.filter((step) => step.layer === layer), place = (row) => data.points[row];
-      plot.add("text", { x: left + side / 2, y: start + 0.9 * plot.rem, "text-anchor": "middle", class: "label" }, `layer ${layer}: ${rows.length} points`);
-      const scale = { from: -0.63, to: 0.63 }, map = plot.axes({ x: scale, y: scale, box: [left, start + 1.5 * plot.rem, side, side], bare: true });
-      map.line(rows.flatMap((row, j) => links[j].filter((o) => row < o || !links[rows.indexOf(o)].includes(row)).flatMap((o) => [place(row), place(o), null])), { color: "grey", width: 0.5, opacity: 0.5 });
-      map.dots(rows.map(place), { color: "blue", r: layer ? 2.5 : 1.8 });
-      map.dots([...new Set(here.flatMap((step) => step.compared))].map(place), { color: "orange", r: 3 });
-      if (here.length) map.dots(here.at(-1).beam.map(place), { color: "green", r: 3.5 });
-      if (now.layer === layer) map.dots([place(now.row)], { color: "purple", r: 7, ring: true });
-      map.cross([state.x, state.y]);
-    });
+    const place = (row) => data.points[row], scale = { from: -0.63, to: 0.63 };
+    const panel = (layer, left, above, side, r) => {
+      const { rows, links } = data.layers[layer], here = done.filter((step) => step.layer === layer);
+      plot.add("text", { x: left + side / 2, y: above + 0.9 * plot.rem, "text-anchor": "middle", class: layer === now.layer ? "label" : "" }, `layer ${layer}: ${rows.length} points`);
+      const map = plot.axes({ x: scale, y: scale, box: [left, above + 1.4 * plot.rem, side, side], bare: true });
+      const once = (row, other) => row < other || !links[rows.indexOf(other)].includes(row);
+      map.line(rows.flatMap((row, j) => links[j].filter((o) => once(row, o)).flatMap((o) => [place(row), place(o), null])), { color: "grey", width: 0.5, opacity: 0.5 });
+      map.dots(rows.map(place), { color: "blue", r: 1.8 * r });
+      map.dots([...new Set(here.flatMap((step) => step.compared))].map(place), { color: "orange", r: 3 * r });
+      if (here.length) map.dots(here.at(-1).beam.map(place), { color: "green", r: 3.5 * r });
+      if (now.layer === layer) map.dots([place(now.row)], { color: "purple", r: 7 * r, ring: true });
+      map.cross([state.x, state.y], { r: 5 * r });
+    };
+    const room = plot.height - start - 1.6 * plot.rem, large = Math.min(room, plot.width * (plot.wide ? 0.55 : 1));
+    panel(now.layer, plot.wide ? 0 : (plot.width - large) / 2, start, large, 1.2); // on a phone, only the layer the walk is in
+    if (!plot.wide) return;
+    const lines = Math.ceil((top + 1) / 2), each = (room + 1.6 * plot.rem) / lines, wide = (plot.width - large) / 2;
+    const side = Math.min(each - 1.9 * plot.rem, wide - 0.8 * plot.rem);
+    data.layers.forEach((_, i) => panel(top - i, large + (i % 2) * wide + (wide - side) / 2, start + Math.floor(i / 2) * each, side, 0.7));
   },
   describe(state, data) {
     const steps = walk(state, data), done = steps.slice(0, state.t + 1), now = done.at(-1), last = state.t === steps.length - 1;
