@@ -186,6 +186,7 @@ def test_progress_goes_out_as_a_file_is_erased_and_comes_back(open_page):
     expect(said).to_have_text("Your progress was erased.")
 
     give(page, text)
+    expect(said).to_contain_text("1 chapter and 3 passed checks were new")
     assert kept(page) == before
     give(page, text)
     expect(said).to_contain_text("0 chapters and 0 passed checks were new")
