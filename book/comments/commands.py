@@ -329,8 +329,10 @@ def _base(arguments) -> str:
 def _digest(store, arguments) -> None:
     from book.comments.digest import digest
 
-    found = store.chosen(arguments.page, "visible", "correction")
-    _write(arguments.out, digest(found, _base(arguments)))
+    found = digest(store.chosen(arguments.page, "visible", "correction"), _base(arguments))
+    if not found:
+        print("There are no open corrections.", file=sys.stderr)
+    _write(arguments.out, found)
 
 
 def _feed(store, arguments) -> None:

@@ -261,6 +261,7 @@ def test_digest(book, some):
     )
     book("resolve", 4)
     assert OTHER not in book("digest")[1] and book("digest", "--page", OTHER)[1] == ""
+    assert "no open corrections" in book("digest", "--page", OTHER)[2]
     assert "(https://b.example/chapters" in book("digest", "--public", "https://b.example")[1]
 
 
