@@ -151,7 +151,7 @@ def test_when_something_is_missing_the_still_figure_stays(open_page, site, broke
 
 def test_numbers_and_ticks(open_page):
     page = open_page(PLAYGROUND)
-    source = page.locator('script[type="module"]').get_attribute("src")
+    source = page.locator('script[src*="explore.js"]').get_attribute("src")
     page.evaluate("async at => { window.shared = await import(new URL(at, document.baseURI).href) }", source)
     shown = page.evaluate("[0, 1, -0.5, 0.00123, 0.000123, 1234.5, 99999, 123456, -2e-9, Infinity, NaN].map(v => shared.show(v))")
     assert shown == ["0", "1", "−0.5", "0.00123", "1.23 × 10⁻⁴", "1235", "99999", "1.23 × 10⁵", "−2 × 10⁻⁹", "∞", "not a number"]
