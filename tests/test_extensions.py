@@ -284,6 +284,15 @@ def test_pages_load_only_what_they_need(site):
     assert '"index"' in index and "book/pages" not in re.search(r'"docnames": \[[^\]]*\]', index)[0]
 
 
+def assert_fails_with(built: tuple[int, str], *expected: str) -> None:
+    """The build failed, and its log has a match for each of the patterns."""
+    code, log = built
+    assert code != 0
+    log = re.sub(r"\x1b\[\d+m", "", log)
+    for pattern in expected:
+        assert re.search(pattern, log), f"{pattern}\n{log}"
+
+
 @needs_katex
 def test_what_is_wrong_fails_the_build_with_file_and_remedy(tmp_path):
     changes = {
@@ -292,17 +301,14 @@ def test_what_is_wrong_fails_the_build_with_file_and_remedy(tmp_path):
         "EXERCISE": "```{exercise}\n:difficulty: 9\n```\n\n```{exercise}\n:kind: build\n```",
         "{term}`vector`": "{term}`absent`",
     }
-    code, log = build(tmp_path, **changes)
-    assert code != 0
-    log = re.sub(r"\x1b\[\d+m", "", log)
-    for expected in (
+    assert_fails_with(
+        build(tmp_path, **changes),
         r"chapters/part/one.md:\d+: WARNING: KaTeX cannot set “\\nosuchmacro”",
         r"chapters/part/one.md:1: WARNING: `book: prerequisites` names part/nothing.*write part/slug",
         r"exercises/part/one.md:\d+.*write 1, 2 or 3 stars",
         r"exercises/part/one.md:\d+: WARNING: this exercise has no :difficulty:, :minutes:, :teaches:; add it",
         r"term not in glossary: 'absent'",
-    ):
-        assert re.search(expected, log), f"{expected}\n{log}"
+    )
 
 
 def section_of(page: Path) -> str | None:

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import gzip
 import hashlib
-import os
 import re
 import shutil
 import signal
@@ -26,6 +25,8 @@ import pytest
 with warnings.catch_warnings():  # Starlette would rather have httpx2; httpx comes with JupyterLab
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
+
+from sites import publish, write_files
 
 from book import server
 from book.errors import BookError
@@ -56,17 +57,7 @@ def write_site(folder: Path, text: str = "first") -> Path:
         ".buildinfo": "secret",
         ".hidden/x.html": "secret",
     }
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    return folder
-
-
-def publish(link: Path, folder: Path) -> None:
-    new = link.with_name("new")
-    new.symlink_to(folder)
-    os.replace(new, link)
+    return write_files(folder, files)
 
 
 @pytest.fixture

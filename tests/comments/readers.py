@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 import warnings
 from html import escape
@@ -13,6 +12,8 @@ import httpx
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
+
+from sites import write_files
 
 from book import server
 from book.comments.guards import Limits
@@ -42,17 +43,7 @@ def html_of(page: str, sections: dict[str, str] = SECTIONS, provider: str = "emb
 def write_site(folder: Path, pages=(PAGE, OTHER), text: str = "text") -> Path:
     files = {"index.html": "<html><body>start</body></html>", "404.html": "<html><head></head><body>404</body></html>"}
     files |= {f"{page}.html": html_of(page, text=text) for page in pages}
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    return folder
-
-
-def publish(link: Path, folder: Path) -> None:
-    new = link.with_name("new")
-    new.symlink_to(folder)
-    os.replace(new, link)
+    return write_files(folder, files)
 
 
 def make_service(data: Path, *, moderation: str = "off", limits: Limits | None = None, **deployment) -> Service:

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sites import publish
 
 from book import server
 from book.comments.store import FILE, Store
 from book.testing import served, serving
-from readers import API, OTHER, PAGE, ROOT, Reader, error_of, html_of, publish, write_site
+from readers import API, OTHER, PAGE, ROOT, Reader, error_of, html_of, write_site
 
 OPEN = {"ticket_from": 0, "limits": False}
 
